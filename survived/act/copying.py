@@ -1,0 +1,375 @@
+"""
+One faithful pass from a live tree to a staging tree; passes repeat until one finds nothing to do.
+
+What a file was when it was copied is remembered as a 64-bit hash of its path, inode, size, mtime and ctime, so that
+a later pass knows what changed, even when size and mtime were put back; the ctime cannot be. A million files are 8 MB.
+Preserved: mode, owner, times to the nanosecond, xattrs and with them ACLs, hard links inside the tree, holes, and
+names of any bytes. What cannot be preserved is refused, never dropped.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from survived.act import fs
+from survived.errors import Refused
+from survived.model import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OWN_XATTRS = ("user.", "system.posix_acl_", "trusted.")
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass saw and did. Marks are the latest ctimes, in ns, of the tree below its root and of its copy."""
+
+    files: int = 0
+    size_bytes: int = 0
+    reclaimable_bytes: int = 0
+    copied: int = 0  # differences that were mended: 0 means that the copy was faithful already
+    source_mark_ns: int = 0
+    target_mark_ns: int = 0
+    signatures: array[int] = field(default_factory=lambda: array("Q"))
+
+
+class TreeCopy:
+    """
+    Copies `source_fd` into `copy_fd`, both open directories, by one pass or several.
+
+    `tick(bytes, entries)` is called often and may raise to stop. Raises `Refused` for what cannot be copied
+    faithfully, and OSError for what the copy's filesystem says (ENOSPC, EDQUOT, EIO, EROFS).
+    """
+
+    def __init__(self, source_fd: int, copy_fd: int, source: str, tick: Callable[[int, int], None]) -> None:
+        self._source_fd, self._copy_fd, self._source, self._tick = source_fd, copy_fd, source, tick
+        self._known: array[int] = array("Q")
+        self._device = os.fstat(source_fd).st_dev
+        self._first = True
+        self._links: dict[int, tuple[int, str, int]] = {}  # inode: (the copy's inode, its path, links seen)
+        self._no_atime = os.O_NOATIME
+
+    def run_pass(self) -> Pass:
+        """Copy what differs, remove what is gone; the result's `copied` counts both."""
+        found = Pass()
+        self._links = {}
+        self._directory(self._source_fd, self._copy_fd, "", found)
+        found.signatures = array("Q", sorted(found.signatures))
+        self._known, self._first = found.signatures, False
+        return found
+
+    def _directory(self, top_fd: int, top_copy_fd: int, top: str, found: Pass) -> None:
+        # A frame: source fd, copy fd, path, sub directories still to do. An explicit stack, since trees can be deep.
+        stack: list[tuple[int, int, str, list[str]]] = [(os.dup(top_fd), os.dup(top_copy_fd), top, [])]
+        try:
+            stack[0][3].extend(self._entries(top_fd, top_copy_fd, top, found))
+            while stack:
+                source_fd, copy_fd, path, below = stack[-1]
+                if below:
+                    name = below.pop()
+                    try:
+                        deeper_fd = self._open(name, source_fd, path, fs.DIRECTORY)
+                    except FileNotFoundError:
+                        found.copied += 1  # moved or removed meanwhile; the next pass sees where to
+                        continue
+                    if os.fstat(deeper_fd).st_dev != self._device:
+                        os.close(deeper_fd)
+                        raise self._refuse(Reason.MOUNT_POINT, f"{path}{name}", "another filesystem is mounted there")
+                    deeper_copy_fd = os.open(name, fs.DIRECTORY, dir_fd=copy_fd)
+                    stack.append((deeper_fd, deeper_copy_fd, f"{path}{name}/", []))
+                    stack[-1][3].extend(self._entries(deeper_fd, deeper_copy_fd, f"{path}{name}/", found))
+                    continue
+                self._finish_directory(source_fd, copy_fd, path, found)
+                stack.pop()
+                os.close(source_fd)
+                os.close(copy_fd)
+        finally:
+            for source_fd, copy_fd, *_ in stack:
+                os.close(source_fd)
+                os.close(copy_fd)
+
+    def _entries(self, source_fd: int, copy_fd: int, path: str, found: Pass) -> list[str]:
+        """Copy what is not a directory, make the sub directories, and return their names."""
+        below: list[str] = []
+        present: set[str] = set()
+        with os.scandir(source_fd) as entries:
+            for entry in entries:
+                name = entry.name
+                if not self._first:
+                    present.add(name)
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(name)
+                    self._make_directory(copy_fd, name, found)
+                else:
+                    try:
+                        self._entry(source_fd, copy_fd, path, name, found)
+                    except FileNotFoundError:
+                        found.copied += 1
+        if not self._first:
+            with os.scandir(copy_fd) as entries:
+                gone = [entry.name for entry in entries if entry.name not in present]
+            for name in gone:
+                fs.remove_tree(copy_fd, name, lambda _: self._tick(0, 0))
+                found.copied += 1
+        return below
+
+    def _make_directory(self, copy_fd: int, name: str, found: Pass) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=copy_fd)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=copy_fd, follow_symlinks=False)
+            if stat.S_ISDIR(there.st_mode):
+                # An earlier pass gave it the source's mode, which need not let us write.
+                if there.st_mode & 0o700 != 0o700:
+                    os.chmod(name, 0o700, dir_fd=copy_fd)
+                return
+            os.unlink(name, dir_fd=copy_fd)
+            os.mkdir(name, 0o700, dir_fd=copy_fd)
+        found.copied += 0 if self._first else 1
+
+    def _finish_directory(self, source_fd: int, copy_fd: int, path: str, found: Pass) -> None:
+        """Give the copy of a directory its metadata, after everything below it is done."""
+        info = os.fstat(source_fd)
+        if fs.is_fixed(source_fd):
+            raise self._refuse(Reason.IMMUTABLE, path, "it is immutable or append-only (chattr)")
+        same, there = self._see(info, path, found, is_root=path == ""), os.fstat(copy_fd)
+        if not same or not self._alike(info, there):
+            self._metadata(source_fd, copy_fd, info, path)
+        else:
+            found.target_mark_ns = max(found.target_mark_ns, there.st_ctime_ns)
+        self._tick(0, 1)
+
+    def _see(self, info: os.stat_result, path: str, found: Pass, *, is_root: bool = False) -> bool:
+        """Count an entry and return whether it is exactly what an earlier pass copied. A root's ctime moves with its name."""
+        allocated = info.st_blocks * 512
+        if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
+            copied, where, seen = self._links.get(info.st_ino, (0, "", 0))
+            self._links[info.st_ino] = (copied, where, seen + 1)
+            allocated_once = allocated if seen == 0 else 0
+            found.size_bytes += allocated_once
+            found.reclaimable_bytes += allocated if seen + 1 == info.st_nlink else 0
+        else:
+            found.size_bytes += allocated
+            found.reclaimable_bytes += allocated
+        found.files += not stat.S_ISDIR(info.st_mode)
+        ctime = 0 if is_root else info.st_ctime_ns
+        found.source_mark_ns = max(found.source_mark_ns, ctime)
+        text = b"%s\0%d %d %d %d" % (os.fsencode(path), info.st_ino, info.st_size, info.st_mtime_ns, ctime)
+        signature = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+        found.signatures.append(signature)
+        known, at = self._known, 0
+        if self._first:
+            return False
+        at = bisect_left(known, signature)
+        same = at < len(known) and known[at] == signature
+        if not same and stat.S_ISDIR(info.st_mode):
+            found.copied += 1
+        return same
+
+    def _entry(self, source_fd: int, copy_fd: int, path: str, name: str, found: Pass) -> None:
+        info = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        where = f"{path}{name}"
+        same = self._see(info, where, found)
+        there = None if self._first else fs.exists(copy_fd, name)
+        if same and there is not None and self._alike(info, there):
+            found.target_mark_ns = max(found.target_mark_ns, there.st_ctime_ns)
+            if info.st_nlink > 1:
+                same = self._note_link(info, there, where)
+            if same:
+                self._tick(0, 1)
+                return
+        elif same and there is not None:
+            # The source is what we copied and the copy is not: this filesystem rounds times or drops bits.
+            raise self._refuse(Reason.UNFAITHFUL, where, "its mode, owner or times cannot be kept there")
+        if there is not None:
+            fs.remove_tree(copy_fd, name, lambda _: None)
+        if not self._first:
+            found.copied += 1
+        if info.st_nlink == 1 or not self._link(info, copy_fd, name):
+            self.copy_entry(source_fd, copy_fd, name, info, where)
+            if info.st_nlink > 1:
+                self._note_link(info, os.stat(name, dir_fd=copy_fd, follow_symlinks=False), where)
+        self._tick(0, 1)
+
+    @staticmethod
+    def _alike(info: os.stat_result, there: os.stat_result) -> bool:
+        # A directory's size is its filesystem's own affair.
+        return (info.st_mode, info.st_mtime_ns, info.st_uid, info.st_gid) == (
+            there.st_mode, there.st_mtime_ns, there.st_uid, there.st_gid,
+        ) and (info.st_size == there.st_size or stat.S_ISDIR(info.st_mode))  # fmt: skip
+
+    def _note_link(self, info: os.stat_result, there: os.stat_result, where: str) -> bool:
+        """Remember the first copy of an inode; return whether `there` is that one inode."""
+        copied, _, seen = self._links[info.st_ino]
+        if copied == 0:
+            self._links[info.st_ino] = (there.st_ino, where, seen)
+            return True
+        return there.st_ino == copied
+
+    def _link(self, info: os.stat_result, copy_fd: int, name: str) -> bool:
+        """Link `name` to the inode's first copy if there is one already."""
+        copied, first, _ = self._links[info.st_ino]
+        if copied == 0:
+            return False
+        folder, _, base = first.rpartition("/")
+        folder_fd = fs.open_below(self._copy_fd, folder)
+        try:
+            os.link(base, name, src_dir_fd=folder_fd, dst_dir_fd=copy_fd, follow_symlinks=False)
+        finally:
+            os.close(folder_fd)
+        return True
+
+    def copy_entry(self, source_fd: int, copy_fd: int, name: str, info: os.stat_result, where: str, to: str | None = None) -> None:
+        """Copy one entry that is no directory to a name (`to`, else its own) that must be free."""
+        kind, to = stat.S_IFMT(info.st_mode), to or name
+        if kind == stat.S_IFREG:
+            self._copy_file(source_fd, copy_fd, name, where, to)
+            return
+        if kind == stat.S_IFLNK:
+            os.symlink(os.readlink(name, dir_fd=source_fd), to, dir_fd=copy_fd)
+        elif kind in (stat.S_IFIFO, stat.S_IFSOCK):
+            os.mknod(to, info.st_mode, dir_fd=copy_fd)
+            os.chmod(to, stat.S_IMODE(info.st_mode), dir_fd=copy_fd)
+        else:
+            raise self._refuse(Reason.DEVICE_NODE, where, "it is a device node")
+        there = os.stat(to, dir_fd=copy_fd, follow_symlinks=False)
+        if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
+            os.chown(to, info.st_uid, info.st_gid, dir_fd=copy_fd, follow_symlinks=False)
+        os.utime(to, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=copy_fd, follow_symlinks=False)
+
+    def _copy_file(self, source_fd: int, copy_fd: int, name: str, where: str, to: str) -> None:
+        fd = self._open(name, source_fd, where, _READ | self._no_atime)
+        try:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "replaced while copied", where)
+            if fs.is_fixed(fd):
+                raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
+            copy = os.open(to, _WRITE, 0o600, dir_fd=copy_fd)
+            try:
+                fs.copy_data(fd, copy, info, lambda n: self._tick(n, 0))
+                self._metadata(fd, copy, info, where)
+            finally:
+                os.close(copy)
+        finally:
+            os.close(fd)
+
+    def _metadata(self, fd: int, copy: int, info: os.stat_result, where: str) -> None:
+        """Owner, xattrs, mode, times, in this order: chown clears setuid, an ACL changes the mode, all change times."""
+        there = os.fstat(copy)
+        if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
+            try:
+                os.fchown(copy, info.st_uid, info.st_gid)
+            except PermissionError as error:
+                raise self._refuse(Reason.NOT_OURS, where, "its owner or group is not ours to give") from error
+        self._xattrs(fd, copy, where)
+        if stat.S_IMODE(os.fstat(copy).st_mode) != stat.S_IMODE(info.st_mode):
+            os.fchmod(copy, stat.S_IMODE(info.st_mode))
+        os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+    def _xattrs(self, fd: int, copy: int, where: str) -> None:
+        try:
+            names = [name for name in os.listxattr(fd) if name.startswith(_OWN_XATTRS)]
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+                return
+            raise
+        stale = [] if self._first else [n for n in os.listxattr(copy) if n.startswith(_OWN_XATTRS) and n not in names]
+        try:
+            for name in names:
+                os.setxattr(copy, name, os.getxattr(fd, name))
+            for name in stale:
+                os.removexattr(copy, name)
+        except OSError as error:
+            # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* without root.
+            if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG):
+                raise self._refuse(Reason.UNFAITHFUL, where, f"its extended attribute {name} cannot be kept there") from error
+            raise
+
+    def _open(self, name: str, dir_fd: int, where: str, flags: int) -> int:
+        try:
+            return os.open(name, flags, dir_fd=dir_fd)
+        except PermissionError as error:
+            if error.errno == errno.EPERM and flags & os.O_NOATIME:  # only an owner may ask for O_NOATIME
+                return self._open(name, dir_fd, where, flags & ~os.O_NOATIME)
+            raise self._refuse(Reason.UNREADABLE, f"{where}", "it cannot be read") from error
+        except OSError as error:
+            # ELOOP, ENOTDIR: it became a link or a file since it was listed; ENXIO: a socket has taken its place.
+            if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise FileNotFoundError(errno.ENOENT, "replaced while copied", where) from error
+            raise
+
+    def _refuse(self, reason: Reason, where: str, why: str) -> Refused:
+        return Refused(reason, f"Cannot move '{self._source}': '{where.rstrip('/') or '.'}' in it: {why}. Nothing was changed.")
+
+
+def same_content(source_fd: int, copy_fd: int, tick: Callable[[int, int], None]) -> str | None:
+    """
+    Compare every regular file byte for byte, the copy as its device gives it back; return the first path that differs.
+
+    The copy's pages are dropped first (POSIX_FADV_DONTNEED after a sync), so that what is read is what was written.
+    """
+    stack = [(os.dup(source_fd), os.dup(copy_fd), "")]
+    try:
+        while stack:
+            one_fd, other_fd, path = stack.pop()
+            try:
+                with os.scandir(one_fd) as entries:
+                    listed = list(entries)
+                for entry in listed:
+                    if entry.is_dir(follow_symlinks=False):
+                        deeper = os.open(entry.name, fs.DIRECTORY, dir_fd=one_fd)
+                        stack.append((deeper, os.open(entry.name, fs.DIRECTORY, dir_fd=other_fd), f"{path}{entry.name}/"))
+                    elif entry.is_file(follow_symlinks=False) and not _same_file(one_fd, other_fd, entry.name, tick):
+                        return f"{path}{entry.name}"
+            finally:
+                os.close(one_fd)
+                os.close(other_fd)
+        return None
+    finally:
+        for one_fd, other_fd, _ in stack:
+            os.close(one_fd)
+            os.close(other_fd)
+
+
+def _same_file(one_dir: int, other_dir: int, name: str, tick: Callable[[int, int], None]) -> bool:
+    one = os.open(name, _READ, dir_fd=one_dir)
+    try:
+        other = os.open(name, _READ, dir_fd=other_dir)
+        try:
+            os.posix_fadvise(other, 0, 0, os.POSIX_FADV_DONTNEED)
+            size = os.fstat(one).st_size
+            if size != os.fstat(other).st_size:
+                return False
+            at = 0
+            while (at := min(_next_data(one, at, size), _next_data(other, at, size))) < size:
+                ours = os.pread(one, 1 << 20, at)
+                if ours != os.pread(other, 1 << 20, at):
+                    return False
+                tick(len(ours), 0)
+                at += len(ours) or size
+            return True
+        finally:
+            os.close(other)
+    finally:
+        os.close(one)
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    """Return where data begins at or after `at`, or `size`: a hole need not be read to be known as zeros."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        return at  # EINVAL: no holes on this filesystem

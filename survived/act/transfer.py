@@ -1,0 +1,114 @@
+"""
+From a live tree to a complete, synced, settled copy: passes until nothing differs, nobody holds the source and it is quiet.
+
+Leaves the tool's own lock held, where the tool has one, so that the caller can exchange before anybody begins anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from survived.act import fs
+from survived.act.copying import Pass, TreeCopy, same_content
+from survived.errors import Refused, SurvivedError
+from survived.model import Holder, Reason
+from survived.observe.holders import find_holders
+from survived.units import print_seconds
+
+if TYPE_CHECKING:
+    import contextlib
+
+    from survived.act.task import Task
+
+_TICK_NS = 20_000_000
+"""A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """How careful to be: seconds of quiet before the exchange, how long to wait for them, and how to verify."""
+
+    settle_seconds: float = 60.0
+    patience_seconds: float = 180.0
+    verify_content: bool = False
+
+
+def holders_of(path: str, lock: str | None = None) -> tuple[Holder, ...]:
+    """Return who holds anything below `path`, but for those who only wait for the tool's own lock, and ourselves."""
+    found = find_holders([path]).get(path, ())
+    waiting = None if lock is None else os.path.join(os.path.realpath(path), lock)
+    return tuple(holder for holder in found if holder.path != waiting)
+
+
+def name_holders(holders: tuple[Holder, ...]) -> str:
+    """Return "python (pid 4711) and 2 more"."""
+    names = [f"{holder.name} (pid {holder.pid})" for holder in {h.pid: h for h in holders}.values()]
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def copy_settled(
+    source: str, source_fd: int, copy_fd: int, lock: str | None, care: Care, task: Task, locks: contextlib.ExitStack
+) -> Pass:
+    """
+    Copy until a pass finds the copy complete, synced, and the source settled; return that last pass.
+
+    The tool's lock, once got, stays held in `locks`. Raises `Refused` (BUSY or UNSETTLED) when patience ends, after
+    which the caller removes the copy; whatever the copy's filesystem says comes as OSError.
+    """
+    copy = TreeCopy(source_fd, copy_fd, source, task.tick)
+    task.enter("copy")
+    found = copy.run_pass()
+    task.enter("settle")
+    deadline = time.monotonic() + care.patience_seconds
+    locked = lock is None
+    while True:
+        # Synced before the look that decides, so that nothing is left to write when it says that all is there.
+        task.enter("sync")
+        fs.sync_filesystem(copy_fd)
+        task.enter("settle")
+        time.sleep(_TICK_NS / 1e9)
+        locked = locked or _take_lock(source_fd, str(lock), locks)
+        found = copy.run_pass()
+        quiet = time.time() - found.source_mark_ns / 1e9
+        holders = holders_of(source, lock)
+        if found.copied == 0 and locked and not holders and (quiet >= care.settle_seconds or quiet < -5):
+            if care.verify_content and (differs := same_content(source_fd, copy_fd, task.walk)):
+                raise SurvivedError(f"Cannot move '{source}': the copy of '{differs}' reads back differently. The copy is removed.")
+            return found
+        if time.monotonic() >= deadline:
+            raise _impatient(source, holders, locked, care)
+        missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
+        task.wait(min(missing + 0.02, max(0.0, deadline - time.monotonic()), 5.0))
+
+
+def _impatient(source: str, holders: tuple[Holder, ...], locked: bool, care: Care) -> Refused:
+    if holders:
+        why = f"{name_holders(holders)} has files open there"
+        return Refused(Reason.BUSY, f"Cannot move '{source}': {why}. Nothing was changed.", "Try again when it has ended.")
+    if not locked:
+        return Refused(
+            Reason.BUSY, f"Cannot move '{source}': its tool holds its lock. Nothing was changed.", "Try again when it has ended."
+        )
+    return Refused(
+        Reason.UNSETTLED,
+        f"Cannot move '{source}': it keeps changing, and was never quiet for {print_seconds(care.settle_seconds)}. Nothing was changed.",
+    )
+
+
+def _take_lock(source_fd: int, lock: str, locks: contextlib.ExitStack) -> bool:
+    """Hold the tool's own lock file exclusively; False if somebody has it. A tree without the file needs no lock."""
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=source_fd)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return False
+    locks.callback(os.close, fd)
+    return True

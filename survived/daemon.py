@@ -1,0 +1,384 @@
+"""
+The loop: wait → observe → decide → act → tell. One `selectors` loop owns all state, one worker thread measures and moves.
+
+One act, then observe again: a plan is never followed further than its first move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from survived import errands
+from survived.decide import forecast, policy
+from survived.decide.pressure import check_marks, dwell_left, step_filesystem, worst
+from survived.errors import Refused, Stopped, SurvivedError
+from survived.model import Filesystem, Gauge, Move, Observation, Operation, Plan, Pressure, Reason, Sample, Stage, StoreReading
+from survived.observe.watch import Watcher
+from survived.post import Post
+from survived.requests import Requests
+from survived.store import history
+from survived.tell import sd, status
+from survived.tell.control import ControlServer
+from survived.units import print_bytes, print_seconds, print_share
+from survived.worker import Job, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from survived.act.task import Task
+    from survived.machine import Machine
+    from survived.settings.config import Settings
+
+log = logging.getLogger(__name__)
+_STORES_SECONDS = 15.0
+_PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED, Reason.FAILED_BEFORE})
+_STOP_SECONDS = 4.0
+_MEASURE_SHARE = 50.0
+"""Measuring may take one 50th of the time, however large the caches are."""
+
+
+class Daemon:
+    """All the state of a running survived. `load` reads the settings again for a reload."""
+
+    def __init__(self, machine: Machine, load: Callable[[], Settings], env: Mapping[str, str], *, dry_run: bool = False, once: bool = False) -> None:
+        self.machine, self._load, self._env, self.dry_run, self.once = machine, load, env, dry_run, once
+        self.since = time.time()
+        self.selector = selectors.DefaultSelector()
+        self.worker = Worker()
+        self.post = Post(machine, self.selector)
+        self.watcher = Watcher(machine.settings.watch.max_watches)
+        self.requests = Requests(self)
+        self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
+        self.filesystems: tuple[Filesystem, ...] = ()
+        self.gauges: dict[str, tuple[Gauge, Gauge]] = {}
+        self.rates: dict[str, forecast.Rate] = {}
+        self.samples: dict[str, deque[Sample]] = {}
+        self.stores: tuple[StoreReading, ...] = ()
+        self.observation: Observation | None = None
+        self.plan = Plan((), ())
+        self.failed: dict[str, tuple[str, float, float]] = {}  # source: what went wrong, until when, how long
+        self.paused_until: float | None = None
+        self.problems: dict[str, str] = {}
+        self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = 0.0
+        self._measured_seconds = 0.0
+        self._stop = self._reload = False
+        self._before: Filesystem | None = None
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until told to stop; return the exit code. With `once`, until there is nothing more to do."""
+        self._catch_signals()
+        self.tick()
+        if not self.once:
+            self.control.listen()
+            self.control.register(self.selector)
+        self._register(self.worker.fileno(), lambda _: self.worker.collect())
+        if self.watcher.fileno() >= 0:
+            self._register(self.watcher.fileno(), self._wake)
+        sd.ready(self.status_line())
+        beat = sd.watchdog_interval(self._env) or 60.0
+        while not self._stop:
+            if self.once and self._is_finished():
+                break
+            wait = 0.0 if self._is_due() else min(beat, self._wait())
+            for key, mask in self.selector.select(wait):
+                key.data(mask)
+            sd.watchdog()
+            if self._reload:
+                with contextlib.suppress(SurvivedError):  # told and kept as a problem by `reload` itself
+                    self.reload()
+            self.tick()
+        return self._end()
+
+    def tick(self) -> None:
+        """Observe what is cheap to observe, then decide; never raises for what a disk or a tool does."""
+        now = time.time()
+        try:
+            self._read(now)
+            self._keep_stores(now)
+            self._decide(now)
+            self.post.tick(now)
+            self.control.expire(time.monotonic())
+            sd.status(self.status_line())
+        except (SurvivedError, OSError) as error:
+            self._problem("tick", str(error))
+        else:
+            self.problems.pop("tick", None)
+
+    # ---- observe --------------------------------------------------------------------------------------------------
+
+    def _read(self, now: float) -> None:
+        rules = replace(self.machine.rules, dwell_seconds=0.0) if self.once else self.machine.rules
+        self.filesystems = self.machine.read_filesystems()
+        mono = time.monotonic()
+        for fs in self.filesystems:
+            if (trouble := check_marks(fs, rules)) is not None:
+                self._problem(f"marks {fs.mount}", trouble)
+            before = self.gauges.get(fs.mount, (Gauge(), Gauge()))
+            after = step_filesystem(before, fs, rules, mono)
+            self.gauges[fs.mount] = after
+            if worst(before) is not worst(after):
+                log.info("%s: pressure %s, at %s", fs.mount, worst(after), print_share(fs.usage))
+                self._measure_at = 0.0
+            self.rates[fs.mount] = forecast.follow(self.rates.get(fs.mount), fs, mono)
+            self._sample(fs, now)
+
+    def _sample(self, fs: Filesystem, now: float) -> None:
+        samples = self.samples.setdefault(fs.mount, deque(maxlen=720))
+        if samples and now - samples[-1].time < 30:
+            return
+        sample = Sample(now, fs.mount, fs.used_bytes, fs.available_bytes, fs.inodes_used)
+        samples.append(sample)
+        if (first := next(iter(self.machine.open.values()), None)) is not None and self.worker.is_idle:
+            with contextlib.suppress(SurvivedError):
+                history.record(first.database, sample)
+
+    def _keep_stores(self, now: float) -> None:
+        """Look at the data disks now and then, open what came back, finish what a crash left there."""
+        if not self.worker.is_idle or now - self._stores_at < _STORES_SECONDS:
+            return
+        self._stores_at = now
+        self.stores = self.machine.read_stores()
+        had = set(self.machine.open)
+        self.machine.open_stores(self.stores)
+        self.post.use_store(self.machine)
+        self.machine.ballast.lay()
+        if set(self.machine.open) - had or now >= self._recover_at:
+            self._recover_at = now + _STORES_SECONDS
+            self._start_recovery()
+
+    def _start_recovery(self) -> None:
+        if any(opened.journal.open_operations() for opened in self.machine.open.values()):
+            self.worker.start(Job("recovering", lambda _: errands.recover(self.machine), self._recovered))
+
+    def _recovered(self, result: Any, error: SurvivedError | None) -> None:
+        if error is not None:
+            self._problem("recover", str(error))
+            return
+        ended, puzzles = result
+        for operation in ended:
+            if operation.stage in (Stage.DONE, Stage.UNDONE):
+                log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
+        self.problems = {key: text for key, text in self.problems.items() if not key.startswith("recover")}
+        for puzzle in puzzles:
+            self._problem(f"recover {puzzle.message}", str(puzzle))
+            self.post.failed("", "", str(puzzle), time.time())
+        self._measure_at = 0.0
+
+    def _wake(self, _mask: int) -> None:
+        if self.watcher.drain():
+            self._measure_at = min(self._measure_at, time.time() + max(5.0, _MEASURE_SHARE * self._measured_seconds))
+
+    # ---- decide ---------------------------------------------------------------------------------------------------
+
+    def pressures(self) -> dict[str, Pressure]:
+        """Return the pressure of each watched filesystem, by mount."""
+        return {fs.mount: worst(self.gauges[fs.mount]) for fs in self.filesystems}
+
+    def _decide(self, now: float) -> None:
+        if self.worker.is_idle and now >= self._measure_at:
+            self._start_measuring(now)
+        if self.observation is None or (self.worker.job is not None and self.worker.job.name == "measuring"):
+            return
+        seen = replace(self.observation, time=now, filesystems=self.filesystems, stores=self.stores)
+        failed = {source: text for source, (text, until, _) in self.failed.items() if now < until}
+        self.plan = policy.plan(
+            seen, self.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.gauges
+        )
+        if self.worker.is_idle:
+            self.post.observed(seen, self.pressures(), self.plan, now)
+            self.requests.start_next()
+        flood = any(pressure is Pressure.FLOOD for pressure in self.pressures().values())
+        if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
+            self._start_move(self.plan.moves[0])
+
+    def is_paused(self, now: float) -> bool:
+        """Tell whether a person has paused moving."""
+        if self.paused_until is not None and now >= self.paused_until:
+            self.paused_until = None
+        return self.paused_until is not None
+
+    def _start_measuring(self, now: float) -> None:
+        last, stores, began = self.observation, self.stores, time.monotonic()
+
+        def measured(result: Any, error: SurvivedError | None) -> None:
+            self._measured_seconds = time.monotonic() - began
+            if error is None:
+                self.observation = result
+                self.watcher.watch([reading.target or reading.cache.path for reading in result.caches if reading.size.directories])
+            elif not isinstance(error, Stopped):
+                self._problem("measure", str(error))
+            self._measure_at = time.time() + self._until_next_measuring()
+
+        self._measure_at = now + 3600.0
+        self.worker.start(Job("measuring", lambda task: self.machine.observe(last, stop=task.stop.is_set, stores=stores), measured))
+
+    def _until_next_measuring(self) -> float:
+        if all(pressure is Pressure.NORMAL for pressure in self.pressures().values()):
+            return 3600.0
+        # Under pressure a reason that passes by itself is looked at again soon, everything else more and more seldom.
+        passing = any(refusal.reason in _PASSING for refusal in self.plan.refusals) or not self.plan.refusals
+        quick = max(2.0, min(self.machine.rules.settle_seconds / 2, 30.0)) if passing else 60.0
+        return max(quick, _MEASURE_SHARE * self._measured_seconds / (10.0 if passing else 1.0))
+
+    # ---- act ------------------------------------------------------------------------------------------------------
+
+    def _start_move(self, move: Move) -> None:
+        if self.dry_run:
+            log.info("Would move %s: %s", move.source, move.why)
+            self.plan = replace(self.plan, moves=())
+            self._cooldown_until = time.time() + 3600.0
+            return
+        cache = next(cache for cache in self.machine.known_caches() if cache.path == move.source)
+        disk = os.path.dirname(move.store_path)
+        log.info("Moving '%s' (%s) to '%s': %s", move.source, print_bytes(move.size_bytes), disk, move.why)
+
+        def work(task: Task) -> Operation:
+            return errands.relocate(self.machine, cache, task, to=disk, asked=False)
+
+        self.act(Job(f"moving {move.cache_id}", work, lambda done, error: self.moved(move.cache_id, move.source, done, error)), move.source)
+
+    def act(self, job: Job, source: str) -> None:
+        """Start a job that changes a user's files, noting how full its filesystem is before."""
+        self._before = self._filesystem_of(source)
+        self.worker.start(job)
+
+    def _filesystem_of(self, source: str) -> Filesystem | None:
+        with contextlib.suppress(OSError):
+            device = os.stat(os.path.dirname(source)).st_dev
+            return next((fs for fs in self.machine.read_filesystems() if fs.device_id == device), None)
+        return None
+
+    def moved(self, cache_id: str, source: str, done: Operation | None, error: SurvivedError | None) -> None:
+        """Note and tell what came of a job that acted; the next tick observes again."""
+        now = time.time()
+        self._measure_at, self._cooldown_until = 0.0, now + self.machine.rules.cooldown_seconds
+        if done is not None:
+            log.info("%s; freed %s.", errands.describe(done), print_bytes(done.freed_bytes))
+            self.failed.pop(source, None)
+            self.post.moved(done, self._before, self._filesystem_of(source), now)
+        elif error is not None and not isinstance(error, Stopped):
+            backoff = min(3600.0, max(30.0, 2 * self.failed.get(source, ("", 0.0, 0.0))[2]))
+            self.failed[source] = (error.message, now + backoff, backoff)
+            log.warning("%s Trying again in %s.", error.message, print_seconds(backoff))
+            if not (isinstance(error, Refused) and error.reason in _PASSING):
+                self.post.failed(cache_id, source, error.message, now)
+
+    def asked(self, cache_id: str, source: str, done: Operation | None, error: SurvivedError | None) -> None:
+        """As `moved`, for what a person asked for: who asked hears of a failure, and nobody else has to."""
+        if done is not None:
+            self.moved(cache_id, source, done, None)
+        elif error is not None:
+            log.warning("%s", error.message)
+        self._measure_at = 0.0
+
+    def reload(self) -> None:
+        """Take the configuration as it is now, whole, or keep the old one and say why. Raises the `ConfigError`."""
+        self._reload = False
+        sd.reloading()
+        try:
+            settings = self._load()
+            self.machine.use(settings)
+            self._stores_at = self._measure_at = 0.0
+            self.problems.pop("config", None)
+            log.info("The configuration was read again.")
+        except SurvivedError as error:
+            self._problem("config", f"The old configuration stays in use: {error}")
+            self.post.failed("configuration", str(self.machine.paths.config_file), str(error), time.time())
+            raise
+        finally:
+            sd.ready(self.status_line())
+
+    # ---- tell -----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> status.Snapshot:
+        """Return everything that the status document is made of."""
+        now = time.time()
+        job = self.worker.job
+        acting = job is not None and job.task.source != ""
+        seen = self.observation or Observation(now, self.filesystems, (), self.stores)
+        forecasts = {fs.mount: forecast.seconds_to_full(list(self.samples.get(fs.mount, ())), now) for fs in self.filesystems}
+        return status.Snapshot(
+            now, replace(seen, filesystems=self.filesystems, stores=self.stores), self.machine.rules, self.gauges, forecasts,
+            pid=os.getpid(), since=self.since, paused_until=self.paused_until if self.paused_until != float("inf") else None,
+            paused=self.is_paused(now), progress=job.task.progress() if job is not None and acting else None,
+            notices=self.post.summary(), recent=self.post.recent(), problems=tuple(self.problems.values()),
+            moving=job.task.source if job is not None and acting else None,
+        )  # fmt: skip
+
+    def status_line(self) -> str:
+        """Return the line that `systemctl status` shows."""
+        parts = [f"{fs.mount} {print_share(fs.usage)} ({worst(self.gauges.get(fs.mount, ()))})" for fs in self.filesystems]
+        job = self.worker.job
+        return ", ".join(parts) + (f"; {job.task.phase} {job.task.cache_id}" if job is not None and job.task.source else "")
+
+    def _problem(self, key: str, text: str) -> None:
+        """Keep a problem for status, and log it once for as long as it lasts."""
+        if self.problems.get(key) != text:
+            log.warning("%s", text)
+        self.problems[key] = text
+
+    # ---- waiting, signals, the end ----------------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        return self._reload or self._stop or (self.worker.is_idle and self._measure_at == 0.0)
+
+    def _wait(self) -> float:
+        now, mono = time.time(), time.monotonic()
+        waits = [forecast.next_wait(self.filesystems, self.machine.rules, self.rates, mono), self.post.wait(now), self._measure_at - now]
+        waits += [left for fs in self.filesystems if (left := dwell_left(self.gauges[fs.mount], self.machine.rules, mono)) is not None]
+        if self.plan.moves:
+            waits.append(self._cooldown_until - now)
+        if self.worker.job is not None:
+            waits.append(1.0)
+        return max(0.05, min(waits))
+
+    def _is_finished(self) -> bool:
+        moves = self.plan.moves if not self.dry_run else ()
+        return self.worker.is_idle and self.observation is not None and not moves and self._measure_at > 0 and self.post.is_idle(time.time())
+
+    def _register(self, fd: int, callback: Callable[[int], None]) -> None:
+        self.selector.register(fd, selectors.EVENT_READ, callback)
+
+    def _catch_signals(self) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._signal_sockets = (ours, theirs)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self.selector.register(ours, selectors.EVENT_READ, lambda _: ours.recv(64))
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_stop(self, _number: int, _frame: object) -> None:
+        if self._stop:
+            os._exit(1)  # asked twice: whatever is open is recovered at the next start
+        self._stop = True
+
+    def _on_reload(self, _number: int, _frame: object) -> None:
+        self._reload = True
+
+    def _end(self) -> int:
+        sd.stopping()
+        ended = self.worker.stop(_STOP_SECONDS)
+        self.control.close()
+        self.watcher.close()
+        self.post.close()
+        if not ended:
+            log.warning("Stopped in the middle of a copy; it is undone at the next start.")
+            os._exit(0)  # the worker sits in a system call
+        self.worker.collect()
+        self.machine.close()
+        under_pressure = any(pressure is not Pressure.NORMAL for pressure in self.pressures().values())
+        return Refused.exit_code if self.once and under_pressure and not self.dry_run else 0

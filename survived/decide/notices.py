@@ -1,0 +1,208 @@
+"""
+What to tell, and when to stay quiet.
+
+Pure: what has been told is a `Memory` that goes in and comes out, so a restarted daemon that kept it says nothing
+twice. Only changes of state make a notice; `wording.py` has the texts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from survived.decide import wording
+from survived.decide.reasons import is_below
+from survived.model import CacheState, Filesystem, Notice, Observation, Plan, Pressure, Reason, Stage, StoreReading, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from survived.model import Operation, Rules
+
+_PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED, Reason.FAILED_BEFORE})
+_PATIENCE_SECONDS = 600.0  # how long reasons that pass by themselves are given to do so
+_WORSE = 0.01  # nothing is repeated before usage is a point worse than when it was told
+_DISK_HYSTERESIS = 0.02
+_FAILURE_SECONDS = 86400.0  # a failure without an episode around it is told again after a day
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One stretch of pressure on one mount, from its first notice to recovery. Usages are of `quantity`."""
+
+    mount: str
+    quantity: str
+    since: float
+    first_usage: float
+    worst_usage: float
+    told: Pressure
+    stuck_since: float | None = None
+    stuck_usage: float | None = None  # as it was when "nothing can be moved" was told
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What was last told of one store."""
+
+    path: str
+    ok: bool
+    filling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure that was told; the numbers in `error` are left out, so that another pid is no news."""
+
+    source: str
+    error: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that has been told and still holds."""
+
+    episodes: tuple[Episode, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the memory as values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Memory:
+        """Return the memory from what `to_dict` gave; anything else is an empty memory, which only tells once more."""
+        try:
+            parts = data if isinstance(data, dict) else {}
+            return cls(
+                tuple(Episode(**{**item, "told": Pressure(item["told"])}) for item in parts["episodes"]),
+                tuple(Disk(**item) for item in parts["disks"]),
+                tuple(Failure(**item) for item in parts["failures"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return cls()
+
+
+Told = tuple[Memory, tuple[Notice, ...]]
+
+
+def on_observation(
+    memory: Memory,
+    observation: Observation,
+    pressures: Mapping[str, Pressure],
+    plan: Plan,
+    now: float,
+    *,
+    rules: Rules,
+    host: str,
+    growers: Sequence[tuple[str, int]] = (),
+) -> Told:
+    """
+    Return what changed since the last observation as notices.
+
+    `plan` belongs to this observation. `growers` are names and the bytes by which they grew lately, largest first.
+    A state that was never seen before is told if it is a bad one.
+    """
+    notices: list[Notice] = []
+    episodes: list[Episode] = []
+    recovered = False
+    for fs in observation.filesystems:
+        pressure = pressures.get(fs.mount, Pressure.NORMAL)
+        episode = next((item for item in memory.episodes if item.mount == fs.mount), None)
+        if pressure is Pressure.NORMAL:
+            if episode is not None:
+                notices.append(wording.recovered(host, fs, episode, now))
+                recovered = True
+            continue
+        full = wording.fullness(fs, rules, episode.quantity if episode else None)
+        if episode is None:
+            notices.append(wording.pressure(host, full, pressure, observation, plan, growers, now))
+            episode = Episode(fs.mount, full.quantity, now, full.usage, full.usage, pressure)
+        elif pressure is Pressure.FLOOD and episode.told is not Pressure.FLOOD:
+            notices.append(wording.pressure(host, full, pressure, observation, plan, growers, now))
+            episode = replace(episode, told=pressure)
+        episode = replace(episode, worst_usage=max(episode.worst_usage, full.usage))
+        stuck = _step_stuck(episode, full, observation, plan, now)
+        if stuck.stuck_usage != episode.stuck_usage:
+            notices.append(wording.stuck(host, full, observation, plan, now))
+        episodes.append(stuck)
+    disks, about_disks = _step_disks(memory.disks, observation, rules, now, host)
+    failures = () if recovered and not episodes else memory.failures
+    return Memory(tuple(episodes), disks, failures), (*notices, *about_disks)
+
+
+def on_moved(
+    memory: Memory,
+    operation: Operation,
+    before: Filesystem | None,
+    after: Filesystem | None,
+    now: float,
+    *,
+    host: str,
+) -> Told:
+    """Return the notice that an operation is done; `before` and `after` are the filesystem that holds its source."""
+    if operation.stage is not Stage.DONE:
+        return memory, ()
+    kept = tuple(failure for failure in memory.failures if failure.source != operation.source)
+    return replace(memory, failures=kept), (wording.moved(host, operation, before, after, now),)
+
+
+def on_failed(memory: Memory, cache_id: str, source: str, error: str, now: float, *, host: str, verb: Verb = Verb.RELOCATE) -> Told:
+    """Return the notice that a move failed: once for each error of a source, until recovery or a day later."""
+    key = re.sub(r"\d+", "#", error)
+    kept = tuple(failure for failure in memory.failures if now - failure.time < _FAILURE_SECONDS)
+    if any((failure.source, failure.error) == (source, key) for failure in kept):
+        return replace(memory, failures=kept), ()
+    told = replace(memory, failures=(*kept, Failure(source, key, now)))
+    return told, (wording.failed(host, verb, cache_id, source, error, now),)
+
+
+def _step_stuck(episode: Episode, full: wording.Fullness, observation: Observation, plan: Plan, now: float) -> Episode:
+    """Return the episode after looking whether anything can be moved; a new `stuck_usage` means: tell it now."""
+    here = {r.cache.id for r in observation.caches if r.device_id == full.fs.device_id}
+    reasons = {refusal.reason for refusal in plan.refusals if refusal.cache_id in here}
+    going_on = any(reading.state is CacheState.MOVING for reading in observation.caches)
+    if going_on or full.excess == 0 or Reason.PAUSED in reasons or any(move.cache_id in here for move in plan.moves):
+        return replace(episode, stuck_since=None)
+    since = now if episode.stuck_since is None else min(episode.stuck_since, now)
+    if reasons & _PASSING and now - since < _PATIENCE_SECONDS:
+        return replace(episode, stuck_since=since)
+    if episode.stuck_usage is not None and full.usage < episode.stuck_usage + _WORSE:
+        return replace(episode, stuck_since=since)
+    return replace(episode, stuck_since=since, stuck_usage=full.usage)
+
+
+def _step_disks(
+    known: Sequence[Disk], observation: Observation, rules: Rules, now: float, host: str
+) -> tuple[tuple[Disk, ...], list[Notice]]:
+    notices: list[Notice] = []
+    disks: list[Disk] = []
+    for store in observation.stores:
+        disk = next((item for item in known if item.path == store.path), None)
+        if disk is None or disk.ok != store.ok:
+            if not store.ok:
+                notices.append(wording.disk_gone(host, store, observation, now, was_ok=disk is not None))
+            elif disk is not None:
+                notices.append(wording.disk_back(host, store, now))
+        filling = _is_filling(store, rules, was=disk is not None and disk.filling)
+        if filling and not (disk is not None and disk.filling):
+            notices.append(wording.disk_fills(host, store, rules, now))
+        disks.append(Disk(store.path, store.ok, filling))
+    for disk in known:
+        # A disk that is no longer even found was lost if something lives there, else it was taken out of the settings.
+        lives_there = any(is_below(reading.target, disk.path) for reading in observation.caches if reading.target)
+        if lives_there and all(store.path != disk.path for store in observation.stores):
+            if disk.ok:
+                lost = StoreReading(disk.path, disk.path, ok=False, reason="it is no longer found")
+                notices.append(wording.disk_gone(host, lost, observation, now, was_ok=True))
+            disks.append(replace(disk, ok=False))
+    return tuple(disks), notices
+
+
+def _is_filling(store: StoreReading, rules: Rules, *, was: bool) -> bool:
+    if not store.ok:
+        return was  # unknown; another word about it would only be noise beside the disk that is gone
+    mark = rules.keep_free.as_usage(store.used_bytes + store.available_bytes)
+    return store.usage >= (mark - _DISK_HYSTERESIS if was else mark)

@@ -1,0 +1,234 @@
+"""
+The texts of notices: plain, short enough for a chat.
+
+In this order: what happened, what we did about it, what is left to do with the exact command, how to undo it. A title
+has 70 characters at most and starts with the host, because a person gets notices from eight of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from survived.decide.pressure import excess_bytes, excess_inodes, print_free
+from survived.decide.reasons import is_below
+from survived.model import CacheState, Kind, Level, Notice, Pressure, Reason, Verb
+from survived.units import print_bytes, print_seconds, print_share
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from survived.model import CacheReading, Filesystem, Observation, Operation, Plan, Refusal, Rules, StoreReading
+
+_TITLE = 70
+_LISTED = 5
+_YOURSELF = frozenset({Reason.NOT_OPTED_IN, Reason.REPORT_ONLY, Reason.TOO_SMALL})
+_BY_HAND = "du -xh --max-depth=2 ~ | sort -h | tail"
+
+
+@dataclass(frozen=True, slots=True)
+class Fullness:
+    """How one filesystem stands in the quantity that it is short of: `bytes` or `inodes`."""
+
+    fs: Filesystem
+    quantity: str
+    usage: float
+    high: str
+    low: str
+    flood: str
+    excess: int
+
+
+class _Episode(Protocol):
+    @property
+    def quantity(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def first_usage(self) -> float: ...
+    @property
+    def worst_usage(self) -> float: ...
+
+
+def fullness(fs: Filesystem, rules: Rules, quantity: str | None = None) -> Fullness:
+    """Return how full a filesystem under pressure is, in `quantity` or else in the one that is further above low."""
+    in_bytes, in_inodes = excess_bytes(fs, rules), excess_inodes(fs, rules)
+    if quantity is None:
+        share = in_bytes / max(1, fs.used_bytes + fs.available_bytes)
+        inodes_share = in_inodes / max(1, fs.inodes_used + fs.inodes_available)
+        quantity = "inodes" if inodes_share > share else "bytes"
+    marks, usage, excess = (
+        (rules.bytes_marks, fs.usage, in_bytes) if quantity == "bytes" else (rules.inodes_marks, fs.inodes_usage, in_inodes)
+    )
+    high, low, flood = (print_free(mark, quantity) for mark in (marks.high, marks.low, marks.flood))
+    return Fullness(fs, quantity, usage, high, low, flood, excess)
+
+
+def pressure(
+    host: str,
+    full: Fullness,
+    state: Pressure,
+    observation: Observation,
+    plan: Plan,
+    growers: Sequence[tuple[str, int]],
+    now: float,
+) -> Notice:
+    """Return the notice that pressure begins, or has become a flood."""
+    fs = full.fs
+    mark = f"flood is {full.flood}" if state is Pressure.FLOOD else f"high is {full.high}"
+    left = (
+        f"{print_bytes(fs.available_bytes)} of {print_bytes(fs.capacity_bytes)} are available"
+        if full.quantity == "bytes"
+        else f"{fs.inodes_available:,} inodes are available"
+    )
+    lines = [f"{_standing(full)} ({mark}): {left}."]
+    if growers:
+        grew = ", ".join(f"{name} +{print_bytes(size)}" for name, size in growers[:_LISTED])
+        lines.append(f"Grew most lately: {grew}.")
+    here = {reading.cache.id for reading in _readings(fs, observation)}
+    moves = [move for move in plan.moves if move.cache_id in here]
+    if moves:
+        names = ", ".join(f"{move.cache_id} ({print_bytes(move.reclaimable_bytes)})" for move in moves[:_LISTED])
+        more = f" and {len(moves) - _LISTED} more" if len(moves) > _LISTED else ""
+        disks = ", ".join(f"'{path}'" for path in dict.fromkeys(move.store_path for move in moves))
+        lines.append(f"Moving to {disks}, until {full.low}: {names}{more}.")
+        lines.append("Nothing is left for you to do. To hold it: survivectl pause 1h. To undo a move: survivectl restore ID")
+    elif any(refusal.reason is Reason.PAUSED and refusal.cache_id in here for refusal in plan.refusals):
+        lines.append("Nothing is moved, because moving is paused. To go on: survivectl resume")
+    else:
+        lines.append("Nothing can be moved at the moment. To see why: survivectl plan")
+    level = Level.FAILURE if state is Pressure.FLOOD else Level.WARNING
+    loud = "FLOOD: " if state is Pressure.FLOOD else ""
+    return _notice("pressure", level, f"{host}: {loud}{_standing(full)}", lines, now)
+
+
+def recovered(host: str, fs: Filesystem, episode: _Episode, now: float) -> Notice:
+    """Return the notice that pressure has ended: how long it lasted, from what to what."""
+    usage, of = (fs.usage, "") if episode.quantity == "bytes" else (fs.inodes_usage, " of its inodes")
+    at_most = "" if episode.worst_usage < episode.first_usage + 0.01 else f" (at most {print_share(episode.worst_usage)})"
+    lines = [
+        f"The pressure on {fs.mount} lasted {print_seconds(max(0.0, now - episode.since))}.",
+        f"It went from {print_share(episode.first_usage)}{of} to {print_share(usage)}{at_most}.",
+        "Nothing is left to do. What lives on a data disk now: survivectl list",
+    ]
+    return _notice("recovered", Level.SUCCESS, f"{host}: {fs.mount} has recovered, {print_share(usage)}{of}", lines, now)
+
+
+def stuck(host: str, full: Fullness, observation: Observation, plan: Plan, now: float) -> Notice:
+    """Return the notice that nothing can be moved: the biggest caches, why each stays, and what helps."""
+    fs = full.fs
+    lack = print_bytes(full.excess) if full.quantity == "bytes" else f"{full.excess:,} inodes"
+    lines = [f"{_standing(full)} (high is {full.high}), {lack} must go to reach {full.low}, and nothing can be moved."]
+    reasons = {(refusal.cache_id, refusal.path): refusal for refusal in plan.refusals}
+    biggest = sorted(_readings(fs, observation), key=lambda r: (-r.size.size_bytes, r.cache.id))
+    listed = [(r, reasons[key]) for r in biggest if (key := (r.cache.id, r.cache.path)) in reasons][:_LISTED]
+    if listed:
+        lines.append("The biggest caches on it:")
+        lines += [f"- {r.cache.id}, {print_bytes(r.size.size_bytes)}: {refusal.text}" for r, refusal in listed]
+    else:
+        lines.append("No cache that we know lies on it.")
+    lines.append("What helps:")
+    lines += [f"- {hint}" for hint in _hints(listed, observation)]
+    return _notice("stuck", Level.WARNING, f"{host}: {_standing(full)}, nothing can be moved", lines, now)
+
+
+def moved(host: str, operation: Operation, before: Filesystem | None, after: Filesystem | None, now: float) -> Notice:
+    """Return the notice that something was relocated or restored, with the command that undoes it."""
+    name = operation.cache_id or operation.source
+    ends = f"'{operation.source}' ({print_bytes(operation.size_bytes)}, {operation.files:,} files)"
+    word = shlex.quote(name)
+    if operation.verb is Verb.RESTORE:
+        lines = [f"{ends} is at home again; it came from '{operation.target}'."]
+        topic, title, undo = "restored", f"{name} is at home again", f"survivectl relocate {word}"
+    else:
+        freed = operation.freed_bytes
+        if freed == 0 and before is not None and after is not None:
+            freed = max(0, before.used_bytes - after.used_bytes)
+        lines = [f"{ends} lives at '{operation.target}' now, behind a link. Its path stays the same."]
+        lines.append(f"That freed {print_bytes(freed)}.")
+        topic, title, undo = "relocated", f"{name} relocated, {print_bytes(freed)} freed", f"survivectl restore {word}"
+    if before is not None and after is not None:
+        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}.")
+    lines.append(f"Nothing is left to do. To undo it: {undo}")
+    return _notice(topic, Level.SUCCESS, f"{host}: {title}", lines, now)
+
+
+def failed(host: str, verb: Verb, cache_id: str, source: str, error: str, now: float) -> Notice:
+    """Return the notice that an operation failed. `error` says what we did about it."""
+    name = cache_id or source
+    lines = [error, f"This is about '{source}'. To see how it stands: survivectl status"]
+    lines.append(f"To try again: survivectl {verb} {shlex.quote(name)}")
+    return _notice("failed", Level.FAILURE, f"{host}: {name} was not {verb}d", lines, now)
+
+
+def disk_gone(host: str, store: StoreReading, observation: Observation, now: float, *, was_ok: bool) -> Notice:
+    """Return the notice that a data disk vanished, or could not be used from the start."""
+    lines = [f"'{store.path}' cannot be used: {store.reason or 'no reason known'}."]
+    lost = [r.cache.id for r in observation.caches if r.target and is_below(r.target, store.path)]
+    if lost:
+        lines.append(f"These live there and cannot be opened until it is back: {', '.join(lost)}.")
+    lines.append("Nothing is written to it meanwhile. Mount it again, then: survivectl check")
+    what = "has vanished" if was_ok else "cannot be used"
+    level = Level.FAILURE if was_ok else Level.WARNING
+    return _notice("disk", level, f"{host}: data disk {store.mount or store.path} {what}", lines, now)
+
+
+def disk_back(host: str, store: StoreReading, now: float) -> Notice:
+    """Return the notice that a data disk is there again."""
+    free = print_bytes(store.available_bytes)
+    lines = [f"'{store.path}' can be used again, {free} are available.", "Nothing is left to do."]
+    return _notice("disk", Level.INFO, f"{host}: data disk {store.mount or store.path} is back", lines, now)
+
+
+def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Notice:
+    """Return the notice that a data disk has reached what is kept free on it."""
+    lines = [
+        f"'{store.path}' has {print_bytes(store.available_bytes)} available; "
+        f"[data] keep_free allows {print_free(rules.keep_free, 'bytes')}{' used' if rules.keep_free.usage else ''}.",
+        "Nothing more is moved there.",
+        "Make room on it, or name another disk in [data] disks and run: survivectl reload",
+    ]
+    return _notice("disk", Level.WARNING, f"{host}: data disk {store.mount} is at {print_share(store.usage)}", lines, now)
+
+
+def _standing(full: Fullness) -> str:
+    if full.quantity == "bytes":
+        return f"{full.fs.mount} is at {print_share(full.usage)}"
+    return f"{full.fs.mount} has {print_share(full.usage)} of its inodes in use"
+
+
+def _readings(fs: Filesystem, observation: Observation) -> list[CacheReading]:
+    """Return the caches that lie on a filesystem."""
+    return [r for r in observation.caches if r.device_id == fs.device_id and r.state is CacheState.HOME]
+
+
+def _hints(listed: Sequence[tuple[CacheReading, Refusal]], observation: Observation) -> list[str]:
+    """Return what a person can do, each with its command, for the reasons that hold the biggest caches."""
+    reasons = {refusal.reason for _, refusal in listed}
+    hints = []
+    if any(store.ok for store in observation.stores):
+        hints += [f"Move it yourself: survivectl relocate {r.cache.id}" for r, why in listed if why.reason in _YOURSELF][:1]
+    else:
+        hints.append("Name a data disk in [data] disks of config.toml, then: survivectl check")
+    if Reason.NO_ROOM in reasons:
+        hints.append("Make room on the data disk, or name another one in [data] disks, then: survivectl reload")
+    if Reason.BUSY in reasons:
+        hints.append("End the programs that are named above; the move follows by itself")
+    cleanable = [r.cache for r, _ in listed if r.cache.kind is Kind.CACHE and r.cache.clean_command]
+    hints += [f"Empty {cache.id}: {cache.clean_command}" for cache in cleanable[:2]]
+    hints.append(f"See what else is big: {_BY_HAND}")
+    return hints
+
+
+def _notice(topic: str, level: Level, title: str, lines: Sequence[str], now: float) -> Notice:
+    """Return a notice whose text is safe to send: names may hold line breaks and bytes that are not UTF-8."""
+    short = _plain(title)
+    if len(short) > _TITLE:
+        short = short[: _TITLE - 1] + "…"
+    return Notice(topic, level, short, "\n".join(_plain(line) for line in lines), now)
+
+
+def _plain(text: str) -> str:
+    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "�" for char in readable)

@@ -1,0 +1,144 @@
+"""
+What the plan or a person asks for: relocate, restore or recover, by id or path. The same code in the daemon and without it.
+
+Each errand measures what it is about to touch, picks the store, and hands both to the engine in `act/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import TYPE_CHECKING
+
+from survived.act import recover as recovery
+from survived.act import relocate as engine
+from survived.act.transfer import Care
+from survived.decide.housing import find_store
+from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError
+from survived.model import Cache, CacheReading, CacheState, Kind, Operation, Reason, Relocation, StoreReading, TreeSize, Verb
+from survived.observe.tree import measure_tree
+from survived.units import print_bytes, sentence
+
+if TYPE_CHECKING:
+    from survived.act.task import Task
+    from survived.machine import Machine
+
+_ASKED_SETTLE_SECONDS = 2.0
+"""A person who asks for a move knows that nothing writes there; the daemon on its own waits for `[move] settle`."""
+
+
+def find_cache(machine: Machine, word: str) -> Cache:
+    """Return the cache that an id or path names; a path that no cache has is one of the user's own. `UsageError` if unknown."""
+    caches = machine.known_caches()
+    for cache in caches:
+        if word == cache.id:
+            return cache
+    if "/" not in word and not word.startswith("~"):
+        near = difflib.get_close_matches(word, [cache.id for cache in caches], 1)
+        hint = f"Did you mean '{near[0]}'?" if near else "survivectl measure shows the known ones; a path has a slash in it."
+        raise UsageError(f"Cannot find '{word}': no cache of that name is known.", hint)
+    path = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(word)))
+    for cache in caches:
+        if path == cache.path:
+            return cache
+    return Cache(path, path, kind=Kind.STATE, path=path, rule="named by hand")
+
+
+def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
+    """Return a relocated path, with its store, by cache id or path. `UsageError` if it is not relocated."""
+    moved = machine.relocations()
+    cache = find_cache(machine, word)
+    for store, item in moved:
+        if item.source == cache.path:
+            return store, item
+    hint = f"Relocated are: {', '.join(item.cache_id for _, item in moved)}." if moved else "Nothing is relocated."
+    raise UsageError(f"Cannot restore '{word}': it is not relocated.", hint)
+
+
+def care_for(machine: Machine, *, asked: bool) -> Care:
+    """Return how careful to be: what a person asked for settles sooner than what the daemon does by itself."""
+    settle = machine.rules.settle_seconds
+    settle = min(settle, _ASKED_SETTLE_SECONDS) if asked else settle
+    return Care(settle, max(30.0, 2 * settle), verify_content=machine.settings.move.verify == "content")
+
+
+def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = None, asked: bool = True) -> Operation:
+    """Measure, pick a store (`to`: a data disk's directory or a store) and relocate."""
+    task.enter("measure")
+    try:
+        size = measure_tree(cache.path, stop=task.stop.is_set)
+    except (FileNotFoundError, NotADirectoryError):
+        size = TreeSize()  # the engine's own check says what is wrong with it
+    readings = machine.read_stores()
+    machine.open_stores(readings)
+    reading = _choose_store(machine, cache, size, readings, to)
+    ends = machine.ends(machine.open_store(reading))
+    return engine.relocate(
+        ends, cache.id, cache.path, size=size, keep_free=machine.rules.keep_free, lock=cache.lock, care=care_for(machine, asked=asked), task=task
+    )
+
+
+def _choose_store(machine: Machine, cache: Cache, size: TreeSize, readings: tuple[StoreReading, ...], to: str | None) -> StoreReading:
+    if to is not None:
+        wanted = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(to)))
+        for reading in readings:
+            if wanted in (reading.path, os.path.dirname(reading.path)):
+                return reading
+        raise Refused(
+            Reason.NO_STORE,
+            f"Cannot move '{cache.path}' to '{to}': it is none of the data disks. Nothing was changed.",
+            f"Add it to [data] disks. Known are: {', '.join(os.path.dirname(r.path) for r in readings) or 'none'}.",
+        )
+    try:
+        device: int | None = os.lstat(cache.path).st_dev
+    except OSError:
+        device = None
+    chosen = find_store(CacheReading(cache, 0.0, CacheState.HOME, size, device), readings, machine.rules)
+    if chosen is not None:
+        return chosen
+    why = "; ".join(r.reason or f"'{r.path}' has {print_bytes(r.available_bytes)} available" for r in readings) or "no data disk was found"
+    full = any(reading.ok for reading in readings)
+    raise Refused(
+        Reason.NO_ROOM if full else Reason.NO_STORE,
+        f"Cannot move '{cache.path}' ({print_bytes(size.size_bytes)}): {sentence(why)} Nothing was changed.",
+        "Run survivectl check.",
+    )
+
+
+def restore(machine: Machine, store_path: str, item: Relocation, task: Task, *, forced: bool = False) -> Operation:
+    """Bring one relocated path home."""
+    task.enter("measure")
+    reading = next((r for r in machine.read_stores() if r.path == store_path), None)
+    if reading is None or not reading.ok:
+        why = sentence(reading.reason or "") if reading else "its disk is not among the data disks."
+        raise Refused(Reason.NO_STORE, f"Cannot restore '{item.source}': {why} Nothing was changed.", "Run survivectl check.")
+    opened = machine.open_store(reading)
+    try:
+        size = measure_tree(item.target, stop=task.stop.is_set)
+    except (FileNotFoundError, NotADirectoryError):
+        size = TreeSize()
+    lock = next((cache.lock for cache in machine.caches if cache.path == item.source), None)
+    return engine.restore(
+        machine.ends(opened), item, high=machine.rules.bytes_marks.high, forced=forced, lock=lock, care=care_for(machine, asked=True),
+        task=task, size=size,
+    )  # fmt: skip
+
+
+def recover(machine: Machine) -> tuple[list[Operation], list[NeedsPerson]]:
+    """Bring every unfinished operation in every open store to its end; return what came of them and what needs a person."""
+    ended: list[Operation] = []
+    puzzles: list[NeedsPerson] = []
+    for path, opened in list(machine.open.items()):
+        try:
+            done, asked = recovery.recover_all(opened.store, opened.journal)
+        except OSError as error:
+            raise SurvivedError(f"Cannot recover in '{path}': {(error.strerror or str(error)).lower()}. It is tried again.") from error
+        ended += done
+        puzzles += asked
+    return ended, puzzles
+
+
+def describe(operation: Operation) -> str:
+    """Return one sentence about an ended operation."""
+    verb = "relocated to" if operation.verb is Verb.RELOCATE else "restored from"
+    return f"'{operation.source}' {verb} '{operation.target}' ({print_bytes(operation.size_bytes)})"

@@ -1,0 +1,250 @@
+"""
+One user's view of the machine: settings, paths, caches and stores brought together, for the daemon and survivectl alike.
+
+The only place that knows which disks are data disks. Opening a store takes its lock, so whoever has opened one is the
+only writer; `read_only` views take no lock, make nothing and write nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from survived.act import fs
+from survived.act.ballast import Ballast
+from survived.act.relocate import Ends
+from survived.errors import Refused, SurvivedError
+from survived.model import Cache, CacheReading, CacheState, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
+from survived.observe.caches import read_cache, read_caches
+from survived.observe.disks import answers, find_data_disks, read_filesystem, watched_paths
+from survived.settings.catalog import resolve_caches
+from survived.store import history, journal, layout, outbox
+from survived.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from survived.settings.config import Settings
+    from survived.settings.paths import Paths
+
+log = logging.getLogger(__name__)
+SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA)
+_REMEASURE_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class OpenStore:
+    """A store with its database, as long as it is open."""
+
+    store: layout.Store
+    database: Database
+    journal: journal.Journal
+
+    def close(self) -> None:
+        """Close database and directory; the lock ends."""
+        self.database.close()
+        self.store.close()
+
+
+class Machine:
+    """Reads observations and opens stores for one user, by one set of settings."""
+
+    def __init__(self, settings: Settings, paths: Paths, env: Mapping[str, str], home: str, uid: int) -> None:
+        self.paths, self.env, self.home, self.uid = paths, env, home, uid
+        self.open: dict[str, OpenStore] = {}
+        self._lock = threading.RLock()  # the worker opens stores too
+        self.use(settings)
+        self._known_path = os.path.join(paths.state_dir, "stores.json")
+        self._known = self._read_known()
+
+    def use(self, settings: Settings) -> None:
+        """Take new settings whole; stores that are open stay open until `open_stores` sees that they are not wanted."""
+        self.settings = settings
+        self.rules = settings.rules()
+        self.caches: tuple[Cache, ...] = resolve_caches(self.env, self.home, settings.overrides())
+        self.ballast = Ballast(str(self.paths.state_dir), settings.move.ballast)
+
+    # ---- disks ----------------------------------------------------------------------------------------------------
+
+    def watched(self) -> tuple[str, ...]:
+        """Return the paths whose filesystems we keep free."""
+        named = self.settings.watch.filesystems
+        return tuple(named) if named is not None else watched_paths(self.home)
+
+    def read_filesystems(self) -> tuple[Filesystem, ...]:
+        """Return a reading of each watched filesystem, each once; `SurvivedError` if none can be read."""
+        found: dict[int, Filesystem] = {}
+        trouble = ""
+        for path in self.watched():
+            try:
+                filesystem = read_filesystem(path)
+                found.setdefault(filesystem.device_id, filesystem)
+            except OSError as error:
+                trouble = f"'{path}': {(error.strerror or str(error)).lower()}"
+        if not found:
+            raise SurvivedError(f"Cannot watch {trouble or 'anything'}. Nothing is watched.", "Check [watch] filesystems.")
+        return tuple(found.values())
+
+    def disks(self) -> tuple[str, ...]:
+        """Return the directories on data disks that may hold a store: those named, else those found and those used before."""
+        if self.settings.data.disks is not None:
+            return tuple(self.settings.data.disks)
+        found = find_data_disks(self.home, self.uid, self._avoided())
+        before = (os.path.dirname(path) for path in self._known)
+        return tuple(dict.fromkeys((*found, *before)))
+
+    def _avoided(self) -> frozenset[int]:
+        devices = set()
+        for path in self.watched():
+            with contextlib.suppress(OSError):
+                devices.add(os.stat(path).st_dev)
+        return frozenset(devices)
+
+    def read_stores(self) -> tuple[StoreReading, ...]:
+        """Return a reading of each data disk's store. A disk that does not answer is not ok, and never waited for long."""
+        return tuple(self._read_store(disk) for disk in self.disks())
+
+    def _read_store(self, disk: str) -> StoreReading:
+        path = os.path.join(disk, layout.NAME)
+        if not answers(disk):
+            return StoreReading(path, disk, ok=False, reason=f"'{disk}' does not answer: is its server or disk gone?")
+        filesystem = None
+        for place in (disk, os.path.dirname(disk)):
+            with contextlib.suppress(OSError):
+                filesystem = read_filesystem(place)
+                break
+        return layout.read_store(
+            disk, filesystem, uid=self.uid, avoid=self._avoided(), known_id=self._known.get(path), named=self.settings.data.disks is not None
+        )
+
+    # ---- stores ---------------------------------------------------------------------------------------------------
+
+    def open_stores(self, readings: tuple[StoreReading, ...]) -> None:
+        """
+        Open what is good and not open yet, close what is good no more. Makes a store only where one exists or none is open.
+
+        Raises `SurvivedError` only when another survived holds a store's lock.
+        """
+        with self._lock:
+            self._open_stores(readings)
+
+    def _open_stores(self, readings: tuple[StoreReading, ...]) -> None:
+        for path in set(self.open) - {reading.path for reading in readings if reading.ok}:
+            self.close_store(path)
+        for reading in readings:
+            if reading.ok and reading.path not in self.open and (reading.path in self._known or self._exists(reading)):
+                self.open_store(reading)
+        if not self.open and (good := [reading for reading in readings if reading.ok]):
+            self.open_store(max(good, key=lambda reading: reading.available_bytes))
+
+    @staticmethod
+    def _exists(reading: StoreReading) -> bool:
+        return os.path.exists(os.path.join(reading.path, "STORE"))
+
+    def open_store(self, reading: StoreReading) -> OpenStore:
+        """Open one store with its lock, making it if it is new, and remember its id."""
+        with self._lock:
+            return self._open_store(reading)
+
+    def _open_store(self, reading: StoreReading) -> OpenStore:
+        if (known := self.open.get(reading.path)) is not None:
+            return known
+        try:
+            store = layout.open_store(reading, uid=self.uid)
+        except OSError as error:
+            raise Refused(
+                Reason.NO_STORE, f"Cannot use '{reading.path}': {(error.strerror or str(error)).lower()}. Nothing was written."
+            ) from error
+        try:
+            database = Database(os.path.join(store.path, "state.db"), SCHEMA)
+        except SurvivedError:
+            store.close()
+            raise
+        self.open[reading.path] = OpenStore(store, database, journal.Journal(database))
+        if self._known.get(store.path) != store.id:
+            self._known[store.path] = store.id
+            with contextlib.suppress(OSError):  # a full `/`: the links themselves tell what is where
+                fs.write_file(self._known_path, json.dumps(self._known).encode(), 0o600)
+        return self.open[reading.path]
+
+    def close_store(self, path: str) -> None:
+        """Close one store that was opened, if it still lets us."""
+        if (opened := self.open.pop(path, None)) is not None:
+            with contextlib.suppress(SurvivedError, OSError):
+                opened.close()
+
+    def close(self) -> None:
+        """Close every store."""
+        for path in list(self.open):
+            self.close_store(path)
+
+    def _read_known(self) -> dict[str, str]:
+        try:
+            with open(self._known_path, encoding="utf-8") as file:
+                known = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return {str(path): str(ident) for path, ident in known.items()} if isinstance(known, dict) else {}
+
+    def ends(self, opened: OpenStore) -> Ends:
+        """Return what the engine works with in this store."""
+        return Ends(opened.store, opened.journal, self.ballast, self.home)
+
+    def relocations(self) -> tuple[tuple[str, Relocation], ...]:
+        """Return what is relocated, with the path of its store; stores that are not open are read without their lock."""
+        found: list[tuple[str, Relocation]] = []
+        for path in dict.fromkeys((*self.open, *self._known, *(os.path.join(disk, layout.NAME) for disk in self.disks()))):
+            if path in self.open:
+                found += [(path, item) for item in self.open[path].journal.relocations()]
+            elif os.path.isfile(os.path.join(path, "state.db")):
+                with contextlib.suppress(SurvivedError):
+                    database = Database(os.path.join(path, "state.db"), SCHEMA, read_only=True)
+                    try:
+                        found += [(path, item) for item in journal.Journal(database).relocations()]
+                    finally:
+                        database.close()
+        return tuple(found)
+
+    # ---- observing ------------------------------------------------------------------------------------------------
+
+    def known_caches(self) -> tuple[Cache, ...]:
+        """Return the catalogue's caches and, besides them, every relocated path that none of them names."""
+        paths = {cache.path for cache in self.caches}
+        ids = {cache.id for cache in self.caches}
+        more = []
+        for _, item in self.relocations():
+            if item.source not in paths:
+                ident = item.cache_id if item.cache_id not in ids else item.source
+                more.append(Cache(ident, item.cache_id, kind=Kind.STATE, path=item.source, rule="relocated by hand", report_only="relocated by hand"))
+        return (*self.caches, *more)
+
+    def observe(
+        self, last: Observation | None = None, *, stop: Callable[[], bool] | None = None, stores: tuple[StoreReading, ...] | None = None
+    ) -> Observation:
+        """
+        Read everything; caches at home are measured anew, those on a data disk once an hour.
+
+        `stores` saves reading them twice. Raises `Stopped` soon after `stop()` is true.
+        """
+        now = time.time()
+        targets = {item.source: item.target for _, item in self.relocations()}
+        before = {reading.cache.id: reading for reading in last.caches} if last else {}
+        cached: dict[str, CacheReading] = {}
+        fresh: list[Cache] = []
+        for cache in self.known_caches():
+            known = before.get(cache.id)
+            if known is not None and known.state is CacheState.RELOCATED and now - known.time < _REMEASURE_SECONDS:
+                reading = read_cache(cache, now, targets, measure=False, known=known)
+                if reading.state is CacheState.RELOCATED and reading.target == known.target:
+                    cached[cache.id] = replace(reading, time=known.time)
+                    continue
+            fresh.append(cache)
+        measured = {reading.cache.id: reading for reading in read_caches(fresh, now, targets, stop=stop)}
+        readings = tuple(cached.get(cache.id) or measured[cache.id] for cache in self.known_caches())
+        return Observation(now, self.read_filesystems(), readings, stores if stores is not None else self.read_stores())

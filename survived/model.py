@@ -1,0 +1,369 @@
+"""
+The words of the house as values: enums and frozen dataclasses, no behaviour that does I/O.
+
+Sizes are bytes of allocated blocks, times are seconds of Unix time (float), shares are fractions 0..1.
+Paths are `str` as `os.fsdecode` gives them (surrogateescape keeps names that are not UTF-8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a path holds: a cache its tool can rebuild; an environment or state it cannot."""
+
+    CACHE = "cache"
+    ENVIRONMENT = "environment"
+    STATE = "state"
+    TEMPORARY = "temporary"
+
+
+class Pressure(StrEnum):
+    """How full a filesystem counts as; see `decide/pressure.py` for how it changes."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+    FLOOD = "flood"
+
+    @property
+    def rank(self) -> int:
+        """0 for normal, 1 for high, 2 for flood: for comparing."""
+        return list(Pressure).index(self)
+
+
+class CacheState(StrEnum):
+    """Where a cache is: a directory at its own path, on its way, behind a link, behind a broken link, nowhere."""
+
+    HOME = "home"
+    MOVING = "moving"
+    RELOCATED = "relocated"
+    DANGLING = "dangling"
+    ABSENT = "absent"
+
+
+class Reason(StrEnum):
+    """Why something is not moved. The code is for scripts; every refusal carries a sentence beside it."""
+
+    ABSENT = "absent"
+    ALREADY_LINK = "already_link"
+    BUSY = "busy"
+    COOLDOWN = "cooldown"
+    DANGLING = "dangling"
+    DEVICE_NODE = "device_node"
+    ENOUGH = "enough"
+    FAILED_BEFORE = "failed_before"
+    HOME_ITSELF = "home_itself"
+    IMMUTABLE = "immutable"
+    INTERPRETER = "interpreter"
+    LEAVING_LINK = "leaving_link"
+    MOUNT_POINT = "mount_point"
+    NOTHING_FREED = "nothing_freed"
+    NOT_A_DIRECTORY = "not_a_directory"
+    NOT_NEEDED = "not_needed"
+    NOT_OPTED_IN = "not_opted_in"
+    NOT_OURS = "not_ours"
+    NO_EXCHANGE = "no_exchange"
+    NO_INODE = "no_inode"
+    NO_ROOM = "no_room"
+    NO_STORE = "no_store"
+    OTHER_FILESYSTEM = "other_filesystem"
+    PAUSED = "paused"
+    RECENT = "recent"
+    REPORT_ONLY = "report_only"
+    SOCKET = "socket"
+    SWITCHED_OFF = "switched_off"
+    TOO_SMALL = "too_small"
+    UNFAITHFUL = "unfaithful"
+    UNREADABLE = "unreadable"
+    UNSETTLED = "unsettled"
+    WOULD_FILL = "would_fill"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A watermark: either a usage (fraction) or an amount that is still free (bytes or inodes); exactly one is set."""
+
+    usage: float | None = None
+    free: int | None = None
+
+    def as_usage(self, total: int) -> float:
+        """Return the mark as a usage of `total` = used + available; a free amount above the total gives 0."""
+        if self.usage is not None:
+            return self.usage
+        return max(0.0, 1.0 - (self.free or 0) / total) if total > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """High, low and flood of one quantity (bytes or inodes)."""
+
+    high: Mark
+    low: Mark
+    flood: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """One reading of one mounted filesystem, as statvfs gives it to an ordinary user."""
+
+    mount: str
+    device: str
+    device_id: int
+    fstype: str
+    capacity_bytes: int
+    used_bytes: int
+    available_bytes: int
+    inodes_used: int
+    inodes_available: int
+    read_only: bool = False
+
+    @property
+    def usage(self) -> float:
+        """Used / (used + available), as df has it; 0 for a filesystem without blocks."""
+        total = self.used_bytes + self.available_bytes
+        return self.used_bytes / total if total > 0 else 0.0
+
+    @property
+    def inodes_usage(self) -> float:
+        """Used / (used + available) of inodes; 0 where the filesystem counts none (btrfs)."""
+        total = self.inodes_used + self.inodes_available
+        return self.inodes_used / total if total > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How full one mount was at `time`: what the history keeps and the forecast reads."""
+
+    time: float
+    mount: str
+    used_bytes: int
+    available_bytes: int
+    inodes_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """What `decide.pressure.step` remembers of one filesystem between two readings."""
+
+    pressure: Pressure = Pressure.NORMAL
+    high_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A catalogue entry resolved for one user: what it is, where it is and by which rule."""
+
+    id: str
+    title: str
+    kind: Kind
+    path: str
+    rule: str  # "PIP_CACHE_DIR", "~/.config/pip/pip.conf", "default" ...
+    report_only: str | None = None  # why the daemon never moves it by itself
+    move: bool | None = None  # the user's own word; None = by kind
+    limit_bytes: int | None = None
+    lock: str | None = None  # a file below path on which the tool holds flock; relative
+    processes: tuple[str, ...] = ()
+    shares_links_with: tuple[str, ...] = ()
+    clean_command: str | None = None
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process with something open below a path."""
+
+    pid: int
+    name: str
+    path: str
+    writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSize:
+    """One measured tree, on one device, each inode once."""
+
+    size_bytes: int = 0
+    reclaimable_bytes: int = 0  # without inodes that have links outside the tree
+    files: int = 0  # everything that is not a directory
+    directories: int = 0
+    newest_change: float = 0.0  # the latest of all ctimes and mtimes, Unix seconds
+    foreign: str | None = None  # an example of an entry owned by somebody else
+    unreadable: str | None = None  # an example of a directory that cannot be read
+    mount_below: str | None = None  # an example of another filesystem below
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReading:
+    """One cache as it was found at `time`. `target` is where a link points; `size` follows our own link."""
+
+    cache: Cache
+    time: float
+    state: CacheState
+    size: TreeSize = field(default_factory=TreeSize)
+    device_id: int | None = None
+    target: str | None = None
+    holders: tuple[Holder, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReading:
+    """One data disk's store as it was found. Not `ok` means: never write there, `reason` says why."""
+
+    path: str
+    mount: str
+    device_id: int = 0
+    capacity_bytes: int = 0
+    used_bytes: int = 0
+    available_bytes: int = 0
+    ok: bool = True
+    reason: str | None = None
+
+    @property
+    def usage(self) -> float:
+        """Used / (used + available)."""
+        total = self.used_bytes + self.available_bytes
+        return self.used_bytes / total if total > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One immutable reading of the machine; what `decide/` decides on."""
+
+    time: float
+    filesystems: tuple[Filesystem, ...]
+    caches: tuple[CacheReading, ...]
+    stores: tuple[StoreReading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the user chose, as far as deciding needs it."""
+
+    bytes_marks: Watermarks
+    inodes_marks: Watermarks
+    dwell_seconds: float = 30.0
+    cooldown_seconds: float = 60.0
+    keep_free: Mark = field(default_factory=lambda: Mark(usage=0.95))  # a data disk's usage never goes above this
+    kinds: frozenset[Kind] = frozenset({Kind.CACHE})
+    min_size_bytes: int = 100 * 1024**2
+    settle_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One item of a plan: relocate `source` into the store at `store_path`."""
+
+    cache_id: str
+    source: str
+    store_path: str
+    size_bytes: int
+    reclaimable_bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one cache is not in the plan's moves."""
+
+    cache_id: str
+    path: str
+    reason: Reason
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What we would do now: every cache appears exactly once, as a move or as a refusal."""
+
+    moves: tuple[Move, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class Stage(StrEnum):
+    """How far one operation is known to have come; each is recorded after it is synced."""
+
+    INTENT = "intent"
+    COPIED = "copied"
+    EXCHANGED = "exchanged"
+    DONE = "done"
+    UNDONE = "undone"  # rolled back
+
+
+class Verb(StrEnum):
+    """The operations of the engine."""
+
+    RELOCATE = "relocate"
+    RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the journal: what was begun, with which ends, and the last durable stage."""
+
+    id: int
+    verb: Verb
+    cache_id: str
+    source: str
+    target: str
+    stage: Stage
+    began: float
+    changed: float
+    size_bytes: int = 0
+    files: int = 0
+    freed_bytes: int = 0
+    note: str = ""
+    source_mark_ns: int = 0  # the latest ctime of what was copied: what is later was written since
+    target_mark_ns: int = 0  # the latest ctime of the copy, by the clock of its own filesystem
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A source that lives on the data disk now, behind our link."""
+
+    cache_id: str
+    source: str
+    target: str
+    since: float
+    size_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the running operation is. Totals are the last measurement and may grow."""
+
+    verb: Verb
+    cache_id: str
+    source: str
+    target: str
+    phase: str  # "copy", "settle", "sync", "exchange", "reconcile", "remove"
+    began: float
+    bytes_done: int = 0
+    bytes_total: int = 0
+    files_done: int = 0
+    files_total: int = 0
+    bytes_per_second: float = 0.0
+    seconds_left: float | None = None
+
+
+class Level(StrEnum):
+    """How loud a notice is; the values are Apprise's notification types."""
+
+    INFO = "info"
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A message to the user. `topic` names the kind of event (`pressure`, `relocated`, ...)."""
+
+    topic: str
+    level: Level
+    title: str
+    body: str
+    time: float

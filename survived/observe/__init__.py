@@ -1,0 +1,1 @@
+"""Observe: reads the machine, changes nothing."""

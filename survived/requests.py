@@ -1,0 +1,182 @@
+"""
+What the control socket can be asked, and the queue of what people asked for.
+
+Answers are quick and come from what the loop knows; whatever moves files becomes a numbered request that the worker
+takes when it is free, and that the client asks about until it has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from survived import errands
+from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError
+from survived.model import Operation, Stage
+from survived.tell import status
+from survived.tell.control import BadParams, UnknownMethod
+from survived.worker import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from survived.act.task import Task
+    from survived.daemon import Daemon
+
+_KEPT = 20
+
+
+@dataclass(slots=True)
+class Request:
+    """One thing that was asked for; `run` is called by the worker."""
+
+    number: int
+    cache_id: str
+    source: str
+    run: Callable[[Task], Operation]
+    state: str = "waiting"
+    job: Job | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    error: SurvivedError | None = None
+
+
+class Requests:
+    """Answers the control socket for one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._waiting: deque[Request] = deque()
+        self._all: dict[int, Request] = {}
+        self._count = 0
+
+    def handle(self, method: str, params: dict[str, Any]) -> Any:
+        """Return the answer to one call; raises `SurvivedError`, `UnknownMethod` or `BadParams`."""
+        answer: Callable[..., Any] | None = getattr(self, f"do_{method}", None)
+        if answer is None:
+            raise UnknownMethod(method)
+        try:
+            return answer(**params)
+        except TypeError as error:
+            raise BadParams(str(error)) from error
+
+    def do_status(self) -> dict[str, Any]:
+        """Return the status document."""
+        return status.document(self._daemon.snapshot())
+
+    def do_relocate(self, what: str, to: str | None = None) -> dict[str, Any]:
+        """Queue a relocation of a cache id or an absolute path."""
+        machine = self._daemon.machine
+        cache = errands.find_cache(machine, what)
+        return self._queue(cache.id, cache.path, lambda task: errands.relocate(machine, cache, task, to=to))
+
+    def do_restore(self, what: str, force: bool = False) -> dict[str, Any]:
+        """Queue bringing home what an id or an absolute path names."""
+        machine = self._daemon.machine
+        store, item = errands.find_relocation(machine, what)
+        return self._queue(item.cache_id, item.source, lambda task: errands.restore(machine, store, item, task, forced=force))
+
+    def do_request(self, number: int, stop: bool = False) -> dict[str, Any]:
+        """Return how a queued request stands; with `stop`, end it."""
+        request = self._all.get(number)
+        if request is None:
+            raise BadParams(f"there is no request {number}")
+        if stop:
+            self._stop(request)
+        job = request.job
+        answer: dict[str, Any] = {"number": number, "state": request.state, "result": request.result, "progress": None}
+        if job is not None and request.state == "running":
+            answer["progress"] = status.progress_document(job.task.progress())
+        if request.error is not None:
+            reason = request.error.reason.value if isinstance(request.error, Refused) else None
+            answer["error"] = {
+                "message": request.error.message,
+                "hint": request.error.hint,
+                "exit_code": request.error.exit_code,
+                "reason": reason,
+            }
+        return answer
+
+    def do_recover(self) -> dict[str, Any]:
+        """Recover now, in this call: it is quick unless there is much to remove."""
+        if not self._daemon.worker.is_idle and self._daemon.snapshot().progress is not None:
+            raise SurvivedError("Cannot recover while a move is running. Nothing was changed.", "Try again when it has ended.")
+        ended, puzzles = errands.recover(self._daemon.machine)
+        if puzzles:
+            raise NeedsPerson(" ".join(puzzle.message for puzzle in puzzles), puzzles[0].hint)
+        return {"recovered": [{**status.path_fields(op.source), "verb": op.verb.value, "stage": op.stage.value} for op in ended]}
+
+    def do_pause(self, seconds: float | None = None) -> dict[str, Any]:
+        """Move nothing by itself for so long, or until `resume`."""
+        self._daemon.paused_until = float("inf") if seconds is None else time.time() + seconds
+        return {"paused": True, "seconds": seconds}
+
+    def do_resume(self) -> dict[str, Any]:
+        """Move again."""
+        self._daemon.paused_until = None
+        return {"paused": False}
+
+    def do_reload(self) -> dict[str, Any]:
+        """Read the configuration again; a bad one is refused and the old one stays."""
+        self._daemon.reload()
+        return {"reloaded": True}
+
+    def do_notify_test(self) -> dict[str, Any]:
+        """Put a test notice in the outbox."""
+        return {"notice": self._daemon.post.test(time.time()), "destinations": len(self._daemon.machine.settings.notify_urls())}
+
+    def do_notices(self) -> dict[str, Any]:
+        """Return how the last notices stand."""
+        return {**self._daemon.post.summary(), "recent": self._daemon.post.recent()}
+
+    # ---- the queue ------------------------------------------------------------------------------------------------
+
+    def _queue(self, cache_id: str, source: str, run: Callable[[Task], Operation]) -> dict[str, Any]:
+        self._count += 1
+        request = Request(self._count, cache_id, source, run)
+        self._all[self._count] = request
+        self._all.pop(self._count - _KEPT, None)
+        self._waiting.append(request)
+        self._daemon.worker.cancel_measuring()
+        self.start_next()
+        return {"number": request.number, **status.path_fields(source)}
+
+    def start_next(self) -> None:
+        """Give the worker the next request, if it is free."""
+        if not self._daemon.worker.is_idle or not self._waiting:
+            return
+        request = self._waiting.popleft()
+        request.state = "running"
+        request.job = Job(f"asked: {request.cache_id}", request.run, lambda done, error: self._ended(request, done, error))
+        self._daemon.act(request.job, request.source)
+
+    def _ended(self, request: Request, done: Operation | None, error: SurvivedError | None) -> None:
+        request.state, request.error = ("failed", error) if error is not None else ("done", None)
+        if done is not None:
+            request.result = result_of(done)
+        asked_to_stop = isinstance(error, Stopped)
+        self._daemon.asked(request.cache_id, request.source, done, None if asked_to_stop else error)
+
+    def _stop(self, request: Request) -> None:
+        if request in self._waiting:
+            self._waiting.remove(request)
+            request.state, request.error = "failed", Stopped("Stopped before it began. Nothing was changed.")
+        elif request.job is not None:
+            request.job.task.stop.set()
+
+
+def result_of(done: Operation) -> dict[str, Any]:
+    """Return an ended operation for JSON."""
+    return {
+        "schema": status.SCHEMA,
+        "verb": done.verb.value,
+        "id": done.cache_id,
+        **status.path_fields(done.source),
+        **status.path_fields(done.target, "target"),
+        "done": done.stage is Stage.DONE,
+        "size_bytes": done.size_bytes,
+        "files": done.files,
+        "freed_bytes": done.freed_bytes,
+        "note": done.note,
+    }

@@ -1,0 +1,100 @@
+"""
+The journal of one store: which operations were begun, how far each is known to have come, and what is relocated.
+
+An intent is durable before the first byte moves; a later stage is recorded only after it is finished and synced, so
+the journal may lag the disk by one stage and never leads it. Paths are stored as bytes: names need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any
+
+from survived.model import Operation, Relocation, Stage, Verb
+
+if TYPE_CHECKING:
+    from survived.store.database import Database
+
+SCHEMA = (
+    """CREATE TABLE operations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, cache_id TEXT NOT NULL, source BLOB NOT NULL,
+        target BLOB NOT NULL, stage TEXT NOT NULL, began REAL NOT NULL, changed REAL NOT NULL,
+        size_bytes INTEGER NOT NULL DEFAULT 0, files INTEGER NOT NULL DEFAULT 0,
+        freed_bytes INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+        source_mark_ns INTEGER NOT NULL DEFAULT 0, target_mark_ns INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE relocated (
+        source BLOB PRIMARY KEY, target BLOB NOT NULL, cache_id TEXT NOT NULL, since REAL NOT NULL,
+        size_bytes INTEGER NOT NULL, files INTEGER NOT NULL)""",
+)
+_COLUMNS = "id, verb, cache_id, source, target, stage, began, changed, size_bytes, files, freed_bytes, note, source_mark_ns, target_mark_ns"
+_FINAL = (Stage.DONE, Stage.UNDONE)
+
+
+class Journal:
+    """Reads and writes the journal tables of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, verb: Verb, cache_id: str, source: str, target: str, now: float) -> Operation:
+        """Record the intent, durably, and return it with its id. Ids are never reused."""
+        row = self._database.insert(
+            "INSERT INTO operations (verb, cache_id, source, target, stage, began, changed) VALUES (?,?,?,?,?,?,?)",
+            (verb, cache_id, os.fsencode(source), os.fsencode(target), Stage.INTENT, now, now),
+        )
+        return Operation(row, verb, cache_id, source, target, Stage.INTENT, now, now)
+
+    def advance(self, operation: Operation, stage: Stage, now: float, **found: int | str) -> Operation:
+        """
+        Record that `stage` is finished and synced, and what is relocated since then, in one transaction.
+
+        `found` are fields of `Operation` learnt by this stage (sizes, marks, note). EXCHANGED of a relocation makes
+        its source relocated, EXCHANGED of a restore ends that. Returns the operation as it is recorded now.
+        """
+        source = os.fsencode(operation.source)
+        after = dataclasses.replace(operation, stage=stage, changed=now, **found)  # type: ignore[arg-type]
+        with self._database.transaction():
+            self._database.execute(
+                "UPDATE operations SET stage=?, changed=?, size_bytes=?, files=?, freed_bytes=?, note=?, source_mark_ns=?, "
+                "target_mark_ns=? WHERE id=?",
+                (stage, now, after.size_bytes, after.files, after.freed_bytes, after.note, after.source_mark_ns,
+                 after.target_mark_ns, after.id),
+            )  # fmt: skip
+            if stage is Stage.EXCHANGED and operation.verb is not Verb.RESTORE:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO relocated SELECT source, target, cache_id, ?, size_bytes, files FROM operations WHERE id=?",
+                    (now, operation.id),
+                )
+            if stage is Stage.EXCHANGED and operation.verb is Verb.RESTORE:
+                self._database.execute("DELETE FROM relocated WHERE source=?", (source,))
+        return after
+
+    def open_operations(self) -> tuple[Operation, ...]:
+        """Return every operation that is neither done nor undone, oldest first."""
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE stage NOT IN (?,?) ORDER BY id", _FINAL)
+        return tuple(_operation(row) for row in rows)
+
+    def operation(self, operation_id: int) -> Operation | None:
+        """Return one operation, or None."""
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE id=?", (operation_id,))
+        return _operation(rows[0]) if rows else None
+
+    def recent(self, count: int) -> tuple[Operation, ...]:
+        """Return the last operations, newest first."""
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations ORDER BY id DESC LIMIT ?", (count,))
+        return tuple(_operation(row) for row in rows)
+
+    def relocations(self) -> tuple[Relocation, ...]:
+        """Return what lives in this store behind a link of ours, by source."""
+        rows = self._database.execute("SELECT cache_id, source, target, since, size_bytes, files FROM relocated ORDER BY source")
+        return tuple(Relocation(r[0], os.fsdecode(r[1]), os.fsdecode(r[2]), r[3], r[4], r[5]) for r in rows)
+
+    def forget(self, source: str) -> None:
+        """Drop a relocation whose link and target are both gone (`recover` asked and the user said so)."""
+        self._database.execute("DELETE FROM relocated WHERE source=?", (os.fsencode(source),))
+
+
+def _operation(row: tuple[Any, ...]) -> Operation:
+    number, verb, cache_id, source, target, stage, *rest = row
+    return Operation(number, Verb(verb), cache_id, os.fsdecode(source), os.fsdecode(target), Stage(stage), *rest)
