@@ -14,6 +14,10 @@ A walk through the house; data flows one way, what must last is kept in the stor
     tell      notices through Apprise in a child process, the control socket, status, systemd
 
     store     on the data disk: marker, trees, staging, and the SQLite journal, history and outbox
+
+    machine   one user's settings, paths, caches and stores together, for the daemon and survivectl alike
+    errands   relocate, restore, recover, by id or path: what the plan or a person asks for
+    worker    the one thread that measures and moves;  requests  what the control socket can be asked;  post  sending
     daemon    the loop over all of it;  ctl  is `survivectl`, one file for a group of verbs
 
 Who may import whom is a table in `tests/unit/test_layers.py`, and so are the single users of pydantic, psutil,

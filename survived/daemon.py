@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _STORES_SECONDS = 15.0
 _PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED, Reason.FAILED_BEFORE})
 _STOP_SECONDS = 4.0
+_DEAF_SECONDS = 1.0
 _MEASURE_SHARE = 50.0
 """Measuring may take one 50th of the time, however large the caches are."""
 
@@ -72,6 +73,8 @@ class Daemon:
         self._measured_seconds = 0.0
         self._stop = self._reload = False
         self._before: Filesystem | None = None
+        self._told_line = ""
+        self._deaf_until: float | None = 0.0
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -83,8 +86,6 @@ class Daemon:
             self.control.listen()
             self.control.register(self.selector)
         self._register(self.worker.fileno(), lambda _: self.worker.collect())
-        if self.watcher.fileno() >= 0:
-            self._register(self.watcher.fileno(), self._wake)
         sd.ready(self.status_line())
         beat = sd.watchdog_interval(self._env) or 60.0
         while not self._stop:
@@ -104,12 +105,15 @@ class Daemon:
         """Observe what is cheap to observe, then decide; never raises for what a disk or a tool does."""
         now = time.time()
         try:
+            self._listen_for_growth()
             self._read(now)
             self._keep_stores(now)
             self._decide(now)
             self.post.tick(now)
             self.control.expire(time.monotonic())
-            sd.status(self.status_line())
+            if (line := self.status_line()) != self._told_line:
+                self._told_line = line
+                sd.status(line)
         except (SurvivedError, OSError) as error:
             self._problem("tick", str(error))
         else:
@@ -172,10 +176,19 @@ class Daemon:
         self.problems = {key: text for key, text in self.problems.items() if not key.startswith("recover")}
         for puzzle in puzzles:
             self._problem(f"recover {puzzle.message}", str(puzzle))
-            self.post.failed("", "", str(puzzle), time.time())
+            self.post.trouble("A move needs you to look at it", str(puzzle), time.time())
         self._measure_at = 0.0
 
+    def _listen_for_growth(self) -> None:
+        """Hear inotify again, a second after it last woke us: during a download it would wake us without end."""
+        fd = self.watcher.fileno()
+        if fd >= 0 and self._deaf_until is not None and time.monotonic() >= self._deaf_until:
+            self._deaf_until = None
+            self._register(fd, self._wake)
+
     def _wake(self, _mask: int) -> None:
+        self.selector.unregister(self.watcher.fileno())
+        self._deaf_until = time.monotonic() + _DEAF_SECONDS
         if self.watcher.drain():
             self._measure_at = min(self._measure_at, time.time() + max(5.0, _MEASURE_SHARE * self._measured_seconds))
 
@@ -215,7 +228,7 @@ class Daemon:
             self._measured_seconds = time.monotonic() - began
             if error is None:
                 self.observation = result
-                self.watcher.watch([reading.target or reading.cache.path for reading in result.caches if reading.size.directories])
+                self.watcher.watch([reading.target or reading.cache.path for reading in result.caches])
             elif not isinstance(error, Stopped):
                 self._problem("measure", str(error))
             self._measure_at = time.time() + self._until_next_measuring()
@@ -262,7 +275,8 @@ class Daemon:
     def moved(self, cache_id: str, source: str, done: Operation | None, error: SurvivedError | None) -> None:
         """Note and tell what came of a job that acted; the next tick observes again."""
         now = time.time()
-        self._measure_at, self._cooldown_until = 0.0, now + self.machine.rules.cooldown_seconds
+        self._measure_at = self._stores_at = 0.0
+        self._cooldown_until = now + self.machine.rules.cooldown_seconds
         if done is not None:
             log.info("%s; freed %s.", errands.describe(done), print_bytes(done.freed_bytes))
             self.failed.pop(source, None)
@@ -294,7 +308,7 @@ class Daemon:
             log.info("The configuration was read again.")
         except SurvivedError as error:
             self._problem("config", f"The old configuration stays in use: {error}")
-            self.post.failed("configuration", str(self.machine.paths.config_file), str(error), time.time())
+            self.post.trouble("The new configuration cannot be used", f"{error} The old one stays in use.", time.time())
             raise
         finally:
             sd.ready(self.status_line())
@@ -341,6 +355,8 @@ class Daemon:
             waits.append(self._cooldown_until - now)
         if self.worker.job is not None:
             waits.append(1.0)
+        if self._deaf_until is not None:
+            waits.append(self._deaf_until - mono)
         return max(0.05, min(waits))
 
     def _is_finished(self) -> bool:

@@ -11,11 +11,11 @@ import json
 import logging
 import selectors
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 from survived.decide import notices
 from survived.errors import SurvivedError
-from survived.model import Level, Notice
 from survived.store.outbox import Outbox
 from survived.tell.deliver import Delivery, destination_key
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from survived.machine import Machine
-    from survived.model import Filesystem, Observation, Operation, Plan, Pressure
+    from survived.model import Filesystem, Notice, Observation, Operation, Plan, Pressure
     from survived.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,18 @@ class Post:
         self._delivery: Delivery | None = None
 
     def use_store(self, machine: Machine) -> None:
-        """Keep notices in the first open store; what waited in this process goes there."""
+        """Keep notices in the first open store; what waited in this process goes there. Without one they stay here."""
         database = next((opened.database for opened in machine.open.values()), None)
         if database is self._database:
+            return
+        if database is None:
+            # What the store kept cannot be read any more; it goes out when the store is back.
+            self._database, self._outbox = None, Outbox(None)
             return
         fresh = Outbox(database)
         try:
             fresh.adopt(self._outbox)
-            if database is not None and (kept := database.recall(_MEMORY)) is not None:
+            if (kept := database.recall(_MEMORY)) is not None:
                 self._memory = notices.Memory.from_dict(json.loads(kept))
         except (SurvivedError, ValueError) as error:
             log.warning("Notices stay in memory: %s", error)
@@ -70,9 +74,9 @@ class Post:
         """Tell that something failed, once for as long as it fails the same way."""
         self._take(notices.on_failed(self._memory, cache_id, source, error, now, host=self._host))
 
-    def test(self, now: float) -> int:
-        """Send a test notice to every destination; return its number in the outbox."""
-        return self._put(Notice("test", Level.INFO, f"{self._host}: a test from survived", "If you can read this, notices reach you.", now))
+    def trouble(self, title: str, text: str, now: float) -> None:
+        """Tell what concerns no cache, once for as long as it is the same."""
+        self._take(notices.on_trouble(self._memory, title, text, now, host=self._host))
 
     def _take(self, told: notices.Told) -> None:
         memory, news = told
@@ -116,8 +120,6 @@ class Post:
         delivery = self._delivery
         if delivery is None:
             return
-        import time
-
         self._outbox.record(delivery.on_readable(), time.time())
         if delivery.done:
             self._selector.unregister(delivery.fileno())

@@ -122,10 +122,6 @@ class Requests:
         self._daemon.reload()
         return {"reloaded": True}
 
-    def do_notify_test(self) -> dict[str, Any]:
-        """Put a test notice in the outbox."""
-        return {"notice": self._daemon.post.test(time.time()), "destinations": len(self._daemon.machine.settings.notify_urls())}
-
     def do_notices(self) -> dict[str, Any]:
         """Return how the last notices stand."""
         return {**self._daemon.post.summary(), "recent": self._daemon.post.recent()}

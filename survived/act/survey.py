@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from survived.act import fs
 from survived.errors import Refused
 from survived.model import Reason
+from survived.observe.disks import is_below, read_mounts
 from survived.observe.holders import holds_interpreter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 
 def check_source(source: str, *, home: str, store_device: int, verb: str = "move") -> os.stat_result:
@@ -38,7 +39,7 @@ def check_source(source: str, *, home: str, store_device: int, verb: str = "move
     if not stat.S_ISDIR(found.st_mode):
         raise refuse(Reason.NOT_A_DIRECTORY, "it is not a directory")
     real = os.path.realpath(source)
-    if _is_below(os.path.realpath(home), real):
+    if is_below(os.path.realpath(home), real):
         raise refuse(Reason.HOME_ITSELF, "it is or holds your home directory")
     if os.geteuid() != 0 and found.st_uid != os.geteuid():
         raise refuse(Reason.NOT_OURS, f"it belongs to uid {found.st_uid}")
@@ -46,9 +47,9 @@ def check_source(source: str, *, home: str, store_device: int, verb: str = "move
         raise refuse(Reason.NOT_OURS, f"'{os.path.dirname(real)}' is not writable for us, and the link must stand there")
     if os.stat(os.path.dirname(real)).st_dev != found.st_dev:
         raise refuse(Reason.MOUNT_POINT, "it is a mount point")
-    for point in mount_points():
-        if _is_below(point, real):
-            raise refuse(Reason.MOUNT_POINT, f"'{point}' is a mount point")
+    for mount in read_mounts():  # also bind mounts of one filesystem on itself, which st_dev hides
+        if is_below(mount.point, real):
+            raise refuse(Reason.MOUNT_POINT, f"'{mount.point}' is a mount point")
     if found.st_dev == store_device:
         raise refuse(Reason.OTHER_FILESYSTEM, "it is on the same filesystem as the store, so that nothing would be freed")
     if holds_interpreter(source):
@@ -108,7 +109,7 @@ def _objection(
     if stat.S_ISLNK(mode):
         to = os.readlink(entry.name, dir_fd=fd)
         full = os.path.normpath(os.path.join(root, os.path.dirname(where), to))
-        if not to.startswith("/") and not _is_below(full, root):
+        if not to.startswith("/") and not is_below(full, root):
             return (
                 Reason.LEAVING_LINK,
                 f"it is a relative link to '{to}', out of the tree, and would point elsewhere from the data disk",
@@ -127,19 +128,3 @@ def _bound_sockets() -> frozenset[str]:
             return frozenset(line.rstrip("\n").split(" ", 7)[-1].strip().split(" ")[-1] for line in file)
     except OSError:
         return frozenset()
-
-
-def mount_points() -> Iterable[str]:
-    """Return every mount point this process sees; also bind mounts of one filesystem on itself, which st_dev hides."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return [_unescape(line.split(" ", 5)[4]) for line in file]
-
-
-def _unescape(text: str) -> str:
-    for code, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, plain)
-    return text
-
-
-def _is_below(path: str, top: str) -> bool:
-    return path == top or path.startswith(top.rstrip("/") + "/")

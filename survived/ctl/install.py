@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from survived import __version__
 from survived.act import fs
-from survived.ctl import installed, service, shipped, unit
+from survived.ctl import installed, local, service, shipped, unit
+from survived.ctl.main import print_json
 from survived.errors import Refused, SurvivedError, UsageError
-from survived.model import Reason, StoreReading
+from survived.model import Filesystem, Reason
 from survived.observe import disks
-from survived.settings.paths import Paths, resolve_paths
 from survived.store import layout
 from survived.units import print_bytes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from survived.settings.paths import Paths
 
 _DISKS_KEY = re.compile(r"^#?[ \t]*disks[ \t]*=.*$", re.MULTILINE)
 
@@ -59,12 +62,11 @@ def run(args: argparse.Namespace) -> int:
     Raises `UsageError` without a terminal and without --yes, `Refused` for a data disk that cannot be one,
     `ConfigError` for a configuration that exists and is wrong: then nothing has been changed.
     """
-    home = os.path.expanduser("~")
-    paths = resolve_paths(os.environ, home, os.getuid())
-    report = Report(args.dry_run, document={"schema": 1, "dry_run": args.dry_run})
+    paths = local.find_paths(args)
+    report = Report(args.dry_run, document={"dry_run": args.dry_run})
     record = installed.read_record(str(paths.state_dir))
-    config = _plan_config(args, paths, home, report)
-    unit_text = _plan_unit(paths, record, report)
+    config = _plan_config(args, paths, report)
+    unit_text = _plan_unit(args, paths, record, report)
     manager = service.Manager(root_mode=paths.root_mode)
     before = record
     if not args.dry_run:
@@ -72,29 +74,29 @@ def run(args: argparse.Namespace) -> int:
     started = _start(args, paths, manager, report, unit_text is not None, before)
     _keep_alive(paths, manager, report, record)
     if getattr(args, "json", False):
-        print(json.dumps(report.document))
+        print_json(report.document)
     else:
         print("\n".join(report.sentences))
         if not started:
-            print(_by_hand(paths))
+            print(_by_hand(args, paths))
     return 0 if started else 1
 
 
 # ---- the configuration ---------------------------------------------------
 
 
-def _plan_config(args: argparse.Namespace, paths: Paths, home: str, report: Report) -> bytes | None:
+def _plan_config(args: argparse.Namespace, paths: Paths, report: Report) -> bytes | None:
     """Return the text of the configuration to write, or None if one exists (which must be a right one)."""
     path = str(paths.config_file)
     if os.path.lexists(path):
         from survived.settings.config import load_settings  # late: pydantic is slow to import
 
-        load_settings(paths.config_file, os.environ, home)
+        load_settings(paths.config_file, os.environ, local.home())
         note = " --disk was not used: put it under [data] there." if args.disk else ""
         report.say(f"Kept the configuration '{path}'.{note}", f"Would keep the configuration '{path}'.{note}")
         report.document["config"] = {"path": path, "action": "kept"}
         return None
-    chosen = _choose_disks(args, home)
+    chosen = _choose_disks(args)
     if chosen:
         named = ", ".join(chosen)
         report.say(
@@ -125,7 +127,8 @@ def fill_disks(example: str, chosen: Sequence[str]) -> str:
     return head + found + ("" if count else f"{line}\n") + section + tail[end:]
 
 
-def _choose_disks(args: argparse.Namespace, home: str) -> tuple[str, ...]:
+def _choose_disks(args: argparse.Namespace) -> tuple[str, ...]:
+    home = local.home()
     avoid = {os.stat(path).st_dev for path in ("/", home) if os.path.exists(path)}
     if args.disk:
         return tuple(dict.fromkeys(_check_disk(disk, avoid) for disk in args.disk))
@@ -153,7 +156,9 @@ def _ask(found: tuple[str, ...]) -> tuple[str, ...]:
     """Let a person choose by numbers; Enter takes all, which lets survived pick the roomiest each time."""
     print("Data disks that survived may move caches to:", file=sys.stderr)
     for number, disk in enumerate(found, 1):
-        print(f"  {number}  {disk}   {print_bytes(_read_disk(disk, set()).available_bytes)} available", file=sys.stderr)
+        filesystem = _read_filesystem(disk)
+        room = f"{print_bytes(filesystem.available_bytes)} available" if filesystem else "cannot be read"
+        print(f"  {number}  {disk}   {room}", file=sys.stderr)
     while True:
         print("Which? Numbers, or Enter for all, or q to stop: ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
@@ -168,36 +173,40 @@ def _ask(found: tuple[str, ...]) -> tuple[str, ...]:
 def _check_disk(given: str, avoid: set[int]) -> str:
     """Return the absolute path of a data disk named by the user, or refuse with the reason."""
     path = os.path.abspath(os.path.expanduser(given))
-    reading = _read_disk(path, avoid)
-    why = reading.reason
+    filesystem = _read_filesystem(path)
+    why = layout.read_store(path, filesystem, uid=os.getuid(), avoid=avoid).reason
     try:
         path.encode()
     except UnicodeEncodeError:
         why = "its name is not UTF-8, which a TOML file must be."
+    if filesystem is not None and filesystem.fstype in ("tmpfs", "ramfs"):
+        why = "it is memory, and empty after the next boot."
+    elif filesystem is not None and filesystem.capacity_bytes == 0:
+        why = f"'{filesystem.mount}' ({filesystem.fstype}) holds no files of yours."
     if why is None:
         return path
     hint = "Name a directory of yours on another disk: survivectl install --disk DIR."
     raise Refused(Reason.NO_STORE, f"Cannot use '{path}' as a data disk: {why} Nothing was changed.", hint)
 
 
-def _read_disk(path: str, avoid: set[int]) -> StoreReading:
+def _read_filesystem(path: str) -> Filesystem | None:
     try:
         # The directory itself may be missing: then we make it when the first move needs it.
-        filesystem = disks.read_filesystem(path if os.path.exists(path) else os.path.dirname(path))
+        return disks.read_filesystem(path if os.path.exists(path) else os.path.dirname(path))
     except OSError:
-        filesystem = None
-    return layout.read_store(path, filesystem, uid=os.getuid(), avoid=avoid)
+        return None
 
 
 # ---- the unit ------------------------------------------------------------
 
 
-def _plan_unit(paths: Paths, record: installed.Installed | None, report: Report) -> bytes | None:
+def _plan_unit(args: argparse.Namespace, paths: Paths, record: installed.Installed | None, report: Report) -> bytes | None:
     """Return the unit to write, or None if it is in place already or has been changed by hand."""
     path = str(paths.unit_file)
     shipped_text = shipped.read_shipped(shipped.UNIT)
     environment = unit.choose_environment(os.environ, sys.executable)
-    rendered = unit.render_unit(shipped_text, sys.executable, root_mode=paths.root_mode, environment=environment)
+    command = unit.start_command(sys.executable, getattr(args, "config", None) and str(paths.config_file))
+    rendered = unit.render_unit(shipped_text, command, root_mode=paths.root_mode, environment=environment)
     text = rendered.encode("utf-8", "surrogateescape")
     report.document["unit"] = {"path": path, "action": "kept", "interpreter": sys.executable}
     if installed.is_unchanged(path, installed.digest(text)):
@@ -219,9 +228,7 @@ def _plan_unit(paths: Paths, record: installed.Installed | None, report: Report)
 # ---- doing it ------------------------------------------------------------
 
 
-def _write(
-    paths: Paths, config: bytes | None, text: bytes | None, old: installed.Installed | None
-) -> installed.Installed:
+def _write(paths: Paths, config: bytes | None, text: bytes | None, old: installed.Installed | None) -> installed.Installed:
     """Write what is missing and the record, all or nothing: a failure removes what this run created."""
     record = replace(old or installed.Installed(__version__, "", {}), version=__version__, interpreter=sys.executable)
     made: list[str] = []
@@ -312,6 +319,7 @@ def _keep_alive(paths: Paths, manager: service.Manager, report: Report, record: 
         report.sentences.append(f"It stops when you log out, which you may not change; ask your admin for: {command}")
 
 
-def _by_hand(paths: Paths) -> str:
+def _by_hand(args: argparse.Namespace, paths: Paths) -> str:
     log = os.path.join(str(paths.state_dir), "survived.log")
-    return f"Start it by hand: nohup {sys.executable} -P -m survived >'{log}' 2>&1 &"
+    command = shlex.join(unit.start_command(sys.executable, getattr(args, "config", None) and str(paths.config_file)))
+    return f"Start it by hand: nohup {command} >{shlex.quote(log)} 2>&1 &"

@@ -7,20 +7,20 @@ belongs to the user and stays.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from survived.act import fs
-from survived.ctl import installed, service
+from survived.ctl import installed, local, service
+from survived.ctl.main import print_json
 from survived.errors import SurvivedError
-from survived.settings.paths import Paths, resolve_paths
 from survived.units import print_bytes
 
 if TYPE_CHECKING:
     import argparse
 
     from survived.model import Relocation
+    from survived.settings.paths import Paths
 
 _OURS_IN_STATE = ("ballast", installed.RECORD)
 _STORES = "stores.json"  # kept while something is relocated: restore finds the stores by it
@@ -33,17 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Uninstall and return 0; a second run finds nothing to do. Raises `SurvivedError` where the kernel says no."""
-    paths = resolve_paths(os.environ, os.path.expanduser("~"), os.getuid())
+    paths = local.find_paths(args)
     record = installed.read_record(str(paths.state_dir))
-    still, unknown = _relocated(paths)
+    still, unknown = _relocated(args, paths)
     taken = Taken(paths, record, dry_run=args.dry_run)
     taken.stop()
     taken.take_files()
     taken.take_linger()
     taken.take_state(keep_stores=bool(still) or unknown is not None)
     if getattr(args, "json", False):
-        document = {"schema": 1, "dry_run": args.dry_run, **taken.document, "relocated": [_entry(r) for r in still]}
-        print(json.dumps(document))
+        print_json({"dry_run": args.dry_run, **taken.document, "relocated": [_entry(r) for r in still]})
         return 0
     print("\n".join(taken.sentences or ["There is nothing to take back: survivectl install has not been run."]))
     if still:
@@ -140,14 +139,10 @@ class Taken:
         self.sentences.append(planned if self.dry_run else done)
 
 
-def _relocated(paths: Paths) -> tuple[list[Relocation], str | None]:
+def _relocated(args: argparse.Namespace, paths: Paths) -> tuple[list[Relocation], str | None]:
     """Return what lives behind our links, or why that could not be read: an absent disk stops no uninstall."""
-    from survived.ctl import local
-    from survived.settings.config import load_settings
-
     try:
-        settings = load_settings(paths.config_file, os.environ, os.path.expanduser("~"))
-        return list(local.relocated(settings, paths)), None
+        return local.relocated(local.load(args, paths), paths), None
     except SurvivedError as error:
         return [], str(error)
     except OSError as error:

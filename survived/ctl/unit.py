@@ -12,18 +12,25 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import survived
+from survived.settings.catalog import load_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-# Where tools and we ourselves keep things; a service does not see what a shell profile exports.
-_PASSED_ON = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+# Where tools and we ourselves keep things, besides what the catalogue names.
+_PASSED_ON = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CONDA_EXE", "MAMBA_ROOT_PREFIX")
 _EXEC_START = re.compile(r"^ExecStart=.*$", re.MULTILINE)
 
 
-def render_unit(unit: str, interpreter: str, *, root_mode: bool, environment: Mapping[str, str]) -> str:
-    """Return the shipped unit for this interpreter; in root mode, for the system's manager."""
-    start = f"ExecStart={_quoted(interpreter)} -P -m survived"
+def start_command(interpreter: str, config: str | None) -> list[str]:
+    """Return the daemon's command line; `config` is a file that it would not find by itself."""
+    # -P: nothing in the working directory, which is the user's home, is imported instead of the real thing.
+    return [interpreter, "-P", "-m", "survived", *(["--config", config] if config else [])]
+
+
+def render_unit(unit: str, command: Sequence[str], *, root_mode: bool, environment: Mapping[str, str]) -> str:
+    """Return the shipped unit with this command line and environment; in root mode, for the system's manager."""
+    start = "ExecStart=" + " ".join(_quoted(word) for word in command)
     passed = "".join(f"\nEnvironment={_quoted(f'{name}={value}')}" for name, value in sorted(environment.items()))
     unit = _EXEC_START.sub(lambda _: start + passed, unit, count=1)
     if root_mode:
@@ -39,15 +46,19 @@ def _quoted(word: str) -> str:
 
 
 def choose_environment(env: Mapping[str, str], interpreter: str) -> dict[str, str]:
-    """Return the variables that the service needs and that systemd would not give it."""
-    found = {name: env[name] for name in _PASSED_ON if env.get(name, "").startswith("/")}
+    """
+    Return the variables that the service needs and that systemd would not give it.
+
+    A shell profile says where caches are (HF_HOME, PIP_CACHE_DIR, ...), and a service never reads one. Only values with
+    a path in them are taken.
+    """
+    named = {place.env for rule in load_rules() for place in rule.locations if place.env}
+    found = {name: env[name] for name in {*named, *_PASSED_ON} if "/" in env.get(name, "")}
     package = os.path.abspath(survived.__path__[0])
     # A source tree on PYTHONPATH or in the current directory is not found by `-P -m survived` from elsewhere.
     plain = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
     code = "import survived; print(survived.__path__[0])"
-    done = subprocess.run(
-        [interpreter, "-P", "-c", code], cwd="/", env=plain, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([interpreter, "-P", "-c", code], cwd="/", env=plain, capture_output=True, text=True, check=False)
     if os.path.realpath(done.stdout.strip() or "/") != os.path.realpath(package):
         found["PYTHONPATH"] = os.path.dirname(package)
     return found

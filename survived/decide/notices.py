@@ -151,12 +151,23 @@ def on_moved(
 
 def on_failed(memory: Memory, cache_id: str, source: str, error: str, now: float, *, host: str, verb: Verb = Verb.RELOCATE) -> Told:
     """Return the notice that a move failed: once for each error of a source, until recovery or a day later."""
+    told, is_news = _remember(memory, source, error, now)
+    return told, (wording.failed(host, verb, cache_id, source, error, now),) if is_news else ()
+
+
+def on_trouble(memory: Memory, title: str, text: str, now: float, *, host: str) -> Told:
+    """Return the notice of something that concerns no cache: once for each text, until recovery or a day later."""
+    told, is_news = _remember(memory, title, text, now)
+    return told, (wording.trouble(host, title, text, now),) if is_news else ()
+
+
+def _remember(memory: Memory, source: str, error: str, now: float) -> tuple[Memory, bool]:
+    """Return the memory with this failure in it, and whether it was not there; numbers in the text make no news."""
     key = re.sub(r"\d+", "#", error)
     kept = tuple(failure for failure in memory.failures if now - failure.time < _FAILURE_SECONDS)
     if any((failure.source, failure.error) == (source, key) for failure in kept):
-        return replace(memory, failures=kept), ()
-    told = replace(memory, failures=(*kept, Failure(source, key, now)))
-    return told, (wording.failed(host, verb, cache_id, source, error, now),)
+        return replace(memory, failures=kept), False
+    return replace(memory, failures=(*kept, Failure(source, key, now))), True
 
 
 def _step_stuck(episode: Episode, full: wording.Fullness, observation: Observation, plan: Plan, now: float) -> Episode:

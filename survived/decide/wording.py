@@ -162,6 +162,11 @@ def failed(host: str, verb: Verb, cache_id: str, source: str, error: str, now: f
     return _notice("failed", Level.FAILURE, f"{host}: {name} was not {verb}d", lines, now)
 
 
+def trouble(host: str, title: str, text: str, now: float) -> Notice:
+    """Return the notice of something that concerns no cache; `text` says what is left to do."""
+    return _notice("trouble", Level.WARNING, f"{host}: {title}", [text], now)
+
+
 def disk_gone(host: str, store: StoreReading, observation: Observation, now: float, *, was_ok: bool) -> Notice:
     """Return the notice that a data disk vanished, or could not be used from the start."""
     lines = [f"'{store.path}' cannot be used: {store.reason or 'no reason known'}."]

@@ -53,7 +53,7 @@ _FOLDERS_A_DRAIN = 256
 class _Root:
     """One watched cache: which inode it was, its watches (breadth first) and the folders still to be watched."""
 
-    __slots__ = ("identity", "is_partial", "mounts", "path", "pending", "watches")
+    __slots__ = ("identity", "is_nested", "is_partial", "mounts", "path", "pending", "watches")
 
     def __init__(self, path: str, found: os.stat_result) -> None:
         self.path = path
@@ -62,6 +62,7 @@ class _Root:
         self.pending: deque[str] = deque([path])
         self.watches: dict[int, None] = {}  # a dict for its order
         self.is_partial = False
+        self.is_nested = False  # another root has the watch of its own folder
 
     def is_still_there(self) -> bool:
         """Return whether the path leads to the watched inode."""
@@ -69,7 +70,7 @@ class _Root:
             found = os.lstat(self.path)
         except OSError:
             return False
-        return bool(self.watches) and self.identity == (found.st_dev, found.st_ino)
+        return (self.is_nested or bool(self.watches)) and self.identity == (found.st_dev, found.st_ino)
 
 
 class Watcher:
@@ -171,14 +172,13 @@ class Watcher:
     def _take(self, data: bytes) -> bool:
         """Return whether one read's events mean growth. Parsed here: pyinotify makes a slow object of each event."""
         grew = False
-        position, end = 0, len(data)
-        folders, unpack, header = self._folders, _EVENT.unpack_from, _EVENT.size
+        position, end, header = 0, len(data), _EVENT.size
         awaiting = {watch for watch, _ in self._awaited.values()}
         while position + header <= end:
-            watch, mask, _, length = unpack(data, position)
+            watch, mask, _, length = _EVENT.unpack_from(data, position)
             name = data[position + header : position + header + length]  # padded with NUL
             position += header + length
-            owner = folders.get(watch)
+            owner = self._folders.get(watch)
             if mask & _GREW and owner is not None:
                 grew = True
                 if mask & pyinotify.IN_ISDIR and mask & _AWAIT and len(owner[0].pending) < self._max:
@@ -269,7 +269,8 @@ class Watcher:
                 root.pending.appendleft(path)
             return
         if watch in self._folders:
-            return  # and so are its sub-folders
+            root.is_nested |= path == root.path
+            return  # its sub-folders are watched too
         self._folders[watch] = (root, path)
         root.watches[watch] = None
         room = self._max - len(root.pending)

@@ -30,6 +30,7 @@ from survived.tell.wire import (
     Connection,
     at_path,
     error_answer,
+    not_running_error,
     peer_of,
     rebuilt_error,
     to_line,
@@ -67,7 +68,7 @@ class ControlServer:
         self._listener: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
         self._selector: BaseSelector | None = None
-        self._accepting = False
+        self._accepting, self._rests_until = False, 0.0
         self._clients: set[Connection] = set()
 
     def listen(self) -> None:
@@ -86,7 +87,7 @@ class ControlServer:
             mask = os.umask(0o177)
             try:
                 at_path(self._path, listener.bind)
-                listener.listen(CLIENTS_LIMIT)
+                listener.listen(4 * CLIENTS_LIMIT)
             except OSError:
                 listener.close()
                 raise
@@ -107,10 +108,11 @@ class ControlServer:
         self._resume_accepting()
 
     def expire(self, now: float) -> None:
-        """Drop clients without progress for 30 s; `now` is time.monotonic(). Takes up accepting again after EMFILE."""
+        """Drop clients without progress for 30 s; `now` is time.monotonic(). Accepts again a second after EMFILE."""
         for client in [c for c in self._clients if now - c.active >= IDLE_SECONDS]:
             self._drop(client)
-        self._resume_accepting()
+        if now >= self._rests_until:
+            self._resume_accepting()
 
     def close(self) -> None:
         """Drop everybody and remove the socket file if it is still the one we made."""
@@ -197,6 +199,7 @@ class ControlServer:
                 # The listener stays readable, so the loop would spin; `expire` tries again.
                 self._log.warning("Cannot accept on the control socket: %s; trying again later", error.strerror)
                 self._pause_accepting()
+                self._rests_until = time.monotonic() + 1.0
             return
         connection.settimeout(0)
         pid, uid = peer_of(connection)
@@ -309,12 +312,19 @@ class ControlClient:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             try:
                 connection.settimeout(self._timeout)
-                at_path(self._path, connection.connect)
-                connected = True
+                while not connected:
+                    try:
+                        at_path(self._path, connection.connect)
+                        connected = True
+                    except BlockingIOError:  # EAGAIN: a full backlog, for which the kernel does not wait
+                        if time.monotonic() > deadline:
+                            raise
+                        time.sleep(0.02)
                 pid, uid = peer_of(connection)
                 if os.getuid() not in (uid, 0) and uid != 0:
                     raise _failure(f"Cannot trust '{self._path}': process {pid} of uid {uid} listens there.")
-                connection.sendall(request)
+                with suppress(BrokenPipeError):  # it hung up on us; what it said before is still there to be read
+                    connection.sendall(request)
                 answer = bytearray()
                 while not answer.endswith(b"\n"):
                     connection.settimeout(max(0.001, deadline - time.monotonic()))
@@ -327,7 +337,7 @@ class ControlClient:
             except OSError as error:
                 if connected:
                     raise _failure(f"Cannot talk to the daemon: {error.strerror}.", LOOK_AT_LOG) from error
-                raise _not_running(self._path, error) from error
+                raise not_running_error(self._path, error) from error
         return bytes(answer)
 
 
@@ -335,10 +345,3 @@ def _failure(message: str, hint: str | None = None) -> Exception:
     from survived.errors import SurvivedError
 
     return SurvivedError(message, hint)
-
-
-def _not_running(path: str, error: OSError) -> Exception:
-    from survived.errors import DaemonNotRunning
-
-    why = "it is not running" if error.errno in (errno.ENOENT, errno.ECONNREFUSED) else error.strerror or str(error)
-    return DaemonNotRunning(f"Cannot reach the daemon on '{path}': {why}.", "Start it: systemctl --user start survived.")

@@ -6,6 +6,7 @@ Importing it must stay cheap: `survivectl status` waits for it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -97,6 +98,14 @@ def error_answer(number: object, code: int, message: str, data: dict[str, Any] |
     if data is not None:
         error["data"] = data
     return {"jsonrpc": "2.0", "id": number, "error": error}
+
+
+def not_running_error(path: str, error: OSError) -> Exception:
+    """Return what to raise when the socket cannot be reached."""
+    from survived.errors import DaemonNotRunning
+
+    why = "it is not running" if error.errno in (errno.ENOENT, errno.ECONNREFUSED) else error.strerror or str(error)
+    return DaemonNotRunning(f"Cannot reach the daemon on '{path}': {why}.", "Start it: systemctl --user start survived.")
 
 
 def rebuilt_error(error: dict[str, Any], method: str) -> Exception:

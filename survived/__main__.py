@@ -1,0 +1,52 @@
+"""
+`survived`: the daemon. `python -m survived [--config FILE] [--once] [--dry-run]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from survived import __version__
+from survived.errors import SurvivedError
+from survived.tell import sd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger("survived")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon until it is told to stop; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="survived",
+        description="Watches the root filesystem and the known caches, and moves caches to a data disk when it fills.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="another configuration file")
+    parser.add_argument("--once", action="store_true", help="look once, act if needed, and end; 4 if the pressure remains")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be moved, and change nothing")
+    parser.add_argument("--version", action="version", version=f"survived {__version__}")
+    args = parser.parse_args(argv)
+    sd.setup_logging(os.environ, logging.INFO)
+    try:
+        return _run(args)
+    except SurvivedError as error:
+        log.error("%s", error)
+        return error.exit_code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from survived.ctl import local
+    from survived.daemon import Daemon
+
+    machine = local.open_machine(args)
+    log.info("survived %s watches %s", __version__, ", ".join(fs.mount for fs in machine.read_filesystems()))
+    return Daemon(machine, lambda: local.load(args, machine.paths), os.environ, dry_run=args.dry_run, once=args.once).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

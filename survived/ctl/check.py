@@ -1,0 +1,162 @@
+"""
+`survivectl check`: the self-test of configuration, filesystems, data disks, links, notices and daemon. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from survived.ctl import local
+from survived.ctl.look import has_colour, link_state
+from survived.ctl.main import print_json
+from survived.errors import SurvivedError
+from survived.units import print_bytes, print_mark, print_share
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from survived.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: `ok`, `warning` or `failure`, and the next command where there is one."""
+
+    state: str
+    subject: str
+    text: str
+    hint: str | None = None
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """`check` has no options of its own."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; exit code 1 if one of them is a failure, 6 if the configuration cannot be used."""
+    machine = local.open_machine(args)
+    findings = list(look_over(machine))
+    failed = any(finding.state == "failure" for finding in findings)
+    if args.json:
+        print_json(
+            {
+                "ok": not failed,
+                "findings": [{"state": f.state, "subject": f.subject, "text": f.text, "hint": f.hint} for f in findings],
+            }
+        )
+        return int(failed)
+    for finding in findings:
+        tint = {"ok": "32", "warning": "33", "failure": "31"}[finding.state]
+        word = f"{finding.state:<8}"
+        print(f"\x1b[{tint}m{word}\x1b[0m" if has_colour() else word, f"{finding.subject}: {finding.text}")
+        if finding.hint:
+            print(f"         {finding.hint}")
+    return int(failed)
+
+
+def look_over(machine: Machine) -> Iterator[Finding]:
+    """Yield everything that is worth knowing, in the order in which a person would fix it."""
+    yield from _configuration(machine)
+    yield from _filesystems(machine)
+    yield from _disks(machine)
+    yield from _links(machine)
+    yield from _notices(machine)
+    yield from _daemon()
+
+
+def _configuration(machine: Machine) -> Iterator[Finding]:
+    file = machine.paths.config_file
+    if file.exists():
+        yield Finding("ok", "configuration", f"'{file}' is valid")
+    else:
+        yield Finding("ok", "configuration", f"there is none at '{file}'; the defaults hold", "survivectl install writes one")
+
+
+def _filesystems(machine: Machine) -> Iterator[Finding]:
+    from survived.decide.pressure import check_marks
+
+    try:
+        filesystems = machine.read_filesystems()
+    except SurvivedError as error:
+        yield Finding("failure", "watching", error.message, error.hint)
+        return
+    for fs in filesystems:
+        if (trouble := check_marks(fs, machine.rules)) is not None:
+            yield Finding("failure", fs.mount, trouble, "Correct [watch] in the configuration.")
+            continue
+        marks = machine.rules.bytes_marks
+        yield Finding(
+            "ok",
+            fs.mount,
+            f"{print_share(fs.usage)} full, high is {print_mark(marks.high)}, low {print_mark(marks.low)}, flood {print_mark(marks.flood)}",
+        )
+        if fs.fstype.startswith("nfs"):
+            yield Finding("warning", fs.mount, f"is {fs.fstype}, on which a directory and a link cannot be exchanged in one step")
+
+
+def _disks(machine: Machine) -> Iterator[Finding]:
+    stores = machine.read_stores()
+    if not stores:
+        yield Finding(
+            "failure", "data disks", "none is configured and none was found: nothing can be moved", "Name one under [data] disks."
+        )
+    for store in stores:
+        if not store.ok:
+            yield Finding("failure", "data disk", store.reason or f"'{store.path}' cannot be used")
+            continue
+        yield Finding("ok", "data disk", f"'{store.path}' has {print_bytes(store.available_bytes)} available")
+        if (open_to := _shared_parent(store.path)) is not None:
+            yield Finding(
+                "warning",
+                "data disk",
+                f"'{open_to}' is writable for everybody without the sticky bit: anybody could put another directory in the store's place",
+                f"Ask the admin for: chmod +t {open_to}",
+            )
+    unused = [path for path, _ in machine.relocations() if path not in {store.path for store in stores}]
+    for path in dict.fromkeys(unused):
+        yield Finding("warning", "data disk", f"'{path}' holds relocated caches but is not among the data disks", "Add it to [data] disks.")
+
+
+def _shared_parent(path: str) -> str | None:
+    while (path := os.path.dirname(path)) != "/":
+        try:
+            mode = os.stat(path).st_mode
+        except OSError:
+            return None
+        if mode & 0o002 and not mode & 0o1000:
+            return path
+    return None
+
+
+def _links(machine: Machine) -> Iterator[Finding]:
+    for _, item in machine.relocations():
+        state = link_state(item.source, item.target)
+        if state == "ok":
+            yield Finding("ok", item.cache_id, f"'{item.source}' lives at '{item.target}'")
+        elif state == "dangling":
+            yield Finding("failure", item.cache_id, f"'{item.source}' leads to '{item.target}', which is not there", "Mount the data disk.")
+        else:
+            what = "is no link any more" if state == "eaten" else "leads elsewhere"
+            yield Finding("warning", item.cache_id, f"'{item.source}' {what}; what was moved is still at '{item.target}'")
+
+
+def _notices(machine: Machine) -> Iterator[Finding]:
+    count = len(machine.settings.notify_urls())
+    if count:
+        yield Finding("ok", "notices", f"go to {count} destination{'s' if count > 1 else ''}", "Try them: survivectl notify test")
+    else:
+        yield Finding("warning", "notices", "go nowhere but to the log", "Add Apprise URLs under [notify] urls.")
+
+
+def _daemon() -> Iterator[Finding]:
+    try:
+        doc = local.ask("status", timeout=10.0)
+    except SurvivedError as error:
+        yield Finding("warning", "daemon", error.message, error.hint)
+        return
+    yield Finding("ok", "daemon", f"runs as pid {doc['daemon']['pid']}")
+    for problem in doc["problems"]:
+        yield Finding("failure", "daemon", problem)

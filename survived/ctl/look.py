@@ -1,0 +1,267 @@
+"""
+The verbs that only look: status, plan, measure, list.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from survived.ctl import local
+from survived.ctl.main import print_json
+from survived.errors import DaemonNotRunning, SurvivedError
+from survived.tell import status
+from survived.units import print_bytes, print_time
+
+if TYPE_CHECKING:
+    import argparse
+
+    from survived.machine import Machine
+    from survived.model import Gauge, Observation, Pressure
+
+
+def width() -> int:
+    """Return the columns of the terminal, 80 where there is none."""
+    return max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
+
+
+def has_colour() -> bool:
+    """Tell whether colours are wanted: on a terminal that knows them, and NO_COLOR is not set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+# ---- status -------------------------------------------------------------------------------------------------------
+
+
+def configure_status(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `status`."""
+    parser.add_argument("--watch", action="store_true", help="redraw every second until Ctrl-C")
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print the status document; exit code 3 if no daemon runs, though the answer is complete."""
+    if args.watch and not args.json:
+        return _watch(args)
+    doc = read_status(args)
+    if args.json:
+        print_json(doc)
+    else:
+        print(status.render(doc, width=width(), colour=has_colour()))
+    return 0 if doc["daemon"]["running"] else DaemonNotRunning.exit_code
+
+
+def read_status(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the daemon's status, or our own view of the same if none runs."""
+    doc = local.ask_or_none("status")
+    return doc if doc is not None else status.document(look(local.open_machine(args)))
+
+
+def look(machine: Machine) -> status.Snapshot:
+    """Return a snapshot by looking for ourselves; pressure is judged without dwell and memory."""
+    from survived.store.outbox import Outbox
+
+    seen = machine.observe()
+    notices = Outbox(None).summary()
+    return status.Snapshot(time.time(), seen, machine.rules, judge(machine, seen), notices=notices)
+
+
+def judge(machine: Machine, seen: Observation) -> dict[str, tuple[Gauge, Gauge]]:
+    """Return gauges as a daemon would have them that saw this and nothing before."""
+    from dataclasses import replace
+
+    from survived.decide.pressure import step_filesystem
+    from survived.model import Gauge
+
+    rules = replace(machine.rules, dwell_seconds=0.0)
+    return {fs.mount: step_filesystem((Gauge(), Gauge()), fs, rules, 0.0) for fs in seen.filesystems}
+
+
+def _watch(args: argparse.Namespace) -> int:
+    sys.stdout.write("\x1b[?25l\x1b[2J")
+    try:
+        while True:
+            text = status.render(read_status(args), width=width(), colour=has_colour())
+            lines = text.split("\n")[: shutil.get_terminal_size((80, 24)).lines - 1]
+            # Overwrite in place and clear what is left: no flicker.
+            sys.stdout.write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J")
+            sys.stdout.flush()
+            time.sleep(1.0)
+    finally:
+        sys.stdout.write("\x1b[?25h")
+
+
+# ---- plan ---------------------------------------------------------------------------------------------------------
+
+
+def configure_plan(parser: argparse.ArgumentParser) -> None:
+    """`plan` has no options of its own."""
+
+
+def run_plan(args: argparse.Namespace) -> int:
+    """Print what would be moved now and what not; changes nothing."""
+    from survived.decide import policy
+    from survived.decide.pressure import worst
+    from survived.model import Pressure
+
+    machine = local.open_machine(args)
+    seen = machine.observe()
+    gauges = judge(machine, seen)
+    pressures = {mount: worst(pair) for mount, pair in gauges.items()}
+    running = local.ask_or_none("status")
+    for fs in running["filesystems"] if running else ():
+        # The daemon remembers: below high, but not yet down to low, it goes on.
+        pressures[fs["mount"]] = max(pressures.get(fs["mount"], Pressure.NORMAL), Pressure(fs["pressure"]), key=lambda p: p.rank)
+    plan = policy.plan(seen, pressures, machine.rules, paused=bool(running and running["daemon"]["paused"]), gauges=gauges)
+    if args.json:
+        print_json(
+            {
+                "pressure": max(pressures.values(), key=lambda p: p.rank, default=Pressure.NORMAL).value,
+                "moves": [
+                    {
+                        "id": move.cache_id,
+                        **status.path_fields(move.source),
+                        **status.path_fields(move.store_path, "store"),
+                        "size_bytes": move.size_bytes,
+                        "reclaimable_bytes": move.reclaimable_bytes,
+                        "why": move.why,
+                    }
+                    for move in plan.moves
+                ],
+                "refusals": [
+                    {"id": item.cache_id, **status.path_fields(item.path), "reason": item.reason.value, "why": item.text}
+                    for item in plan.refusals
+                ],
+            }
+        )
+        return 0
+    print(_standing(pressures, seen))
+    for move in plan.moves:
+        print(f"\nwould move  {move.cache_id}: {print_bytes(move.size_bytes)} from {move.source} to {move.store_path}\n            {move.why}")
+    shown = [item for item in plan.refusals if item.reason.value != "absent"]
+    if shown:
+        print()
+    for item in shown:
+        print(f"stays       {item.cache_id}: {item.text}")
+    absent = [item.cache_id for item in plan.refusals if item.reason.value == "absent"]
+    if absent:
+        print(f"not there   {', '.join(absent)}")
+    return 0
+
+
+def _standing(pressures: dict[str, Pressure], seen: Observation) -> str:
+    from survived.units import print_share
+
+    return "; ".join(f"{fs.mount} is at {print_share(fs.usage)}, pressure {pressures[fs.mount]}" for fs in seen.filesystems)
+
+
+# ---- measure ------------------------------------------------------------------------------------------------------
+
+
+def configure_measure(parser: argparse.ArgumentParser) -> None:
+    """Add the paths of `measure`."""
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="directories or cache ids; all known caches if none is given")
+
+
+def run_measure(args: argparse.Namespace) -> int:
+    """Print sizes and what moving would free."""
+    from survived import errands
+    from survived.observe.caches import read_caches
+
+    machine = local.open_machine(args)
+    targets = {item.source: item.target for _, item in machine.relocations()}
+    caches = [errands.find_cache(machine, word) for word in args.paths] or list(machine.known_caches())
+    readings = [reading for reading in read_caches(caches, time.time(), targets) if args.paths or reading.state != "absent"]
+    readings.sort(key=lambda reading: -reading.size.size_bytes)
+    if args.json:
+        print_json(
+            {
+                "caches": [
+                    {
+                        "id": r.cache.id,
+                        "kind": r.cache.kind.value,
+                        **status.path_fields(r.cache.path),
+                        "rule": r.cache.rule,
+                        "state": r.state.value,
+                        **(status.path_fields(r.target, "target") if r.target else {"target": None}),
+                        "size_bytes": r.size.size_bytes,
+                        "reclaimable_bytes": r.size.reclaimable_bytes,
+                        "files": r.size.files,
+                        "directories": r.size.directories,
+                        "newest_change": print_time(r.size.newest_change) if r.size.newest_change else None,
+                        "holders": [{"pid": h.pid, "name": h.name} for h in r.holders],
+                        "error": r.error,
+                    }
+                    for r in readings
+                ]
+            }
+        )
+    else:
+        print(f"{'SIZE':>10} {'FREES':>10} {'FILES':>9}  {'STATE':<10} CACHE")
+        for r in readings:
+            name = r.cache.id if r.cache.id == r.cache.path else f"{r.cache.id}  {r.cache.path}"
+            frees = print_bytes(r.size.reclaimable_bytes) if r.state == "home" else "-"
+            print(f"{print_bytes(r.size.size_bytes):>10} {frees:>10} {r.size.files:>9,}  {r.state:<10} {printable(name)}")
+            if r.error:
+                print(f"           {r.error}", file=sys.stderr)
+    missing = [r for r in readings if r.error or r.state == "absent"]
+    if args.paths and missing:
+        raise SurvivedError(f"Cannot measure '{missing[0].cache.path}': {missing[0].error or 'it does not exist'}.")
+    return 0
+
+
+def printable(text: str) -> str:
+    """Return a name as a terminal can show it: what is not UTF-8 or not printable becomes a question mark."""
+    return "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
+
+
+# ---- list ---------------------------------------------------------------------------------------------------------
+
+
+def configure_list(parser: argparse.ArgumentParser) -> None:
+    """`list` has no options of its own."""
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print what is relocated, and whether each link still does its work."""
+    machine = local.open_machine(args)
+    found = machine.relocations()
+    if args.json:
+        print_json(
+            {
+                "relocated": [
+                    {
+                        "id": item.cache_id,
+                        **status.path_fields(item.source),
+                        **status.path_fields(item.target, "target"),
+                        **status.path_fields(store, "store"),
+                        "since": print_time(item.since),
+                        "size_bytes": item.size_bytes,
+                        "files": item.files,
+                        "link": link_state(item.source, item.target),
+                    }
+                    for store, item in found
+                ]
+            }
+        )
+        return 0
+    if not found:
+        print("Nothing is relocated.")
+    for _, item in found:
+        state = link_state(item.source, item.target)
+        note = "" if state == "ok" else f"   link: {state}"
+        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {print_time(item.since)[:10]}  {printable(item.source)}{note}")
+        print(f"{'':<16} {'':>9}  at {printable(item.target)}")
+    return 0
+
+
+def link_state(source: str, target: str) -> str:
+    """Return `ok`, `dangling` (the target is out of reach), `eaten` (no link any more) or `foreign` (it leads elsewhere)."""
+    try:
+        if os.readlink(source) != target:
+            return "foreign"
+    except OSError:
+        return "eaten"
+    return "ok" if os.path.isdir(target) else "dangling"

@@ -1,0 +1,250 @@
+"""
+The verbs that move: relocate, restore, recover. Through the daemon, or under the same lock without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from survived.ctl import local
+from survived.ctl.main import print_json
+from survived.errors import BY_CODE, NeedsPerson, Refused, SurvivedError, UsageError
+from survived.model import Operation, Reason
+from survived.units import print_bytes
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from survived.act.task import Task
+    from survived.machine import Machine
+
+_POLL_SECONDS = 0.2
+
+
+# ---- relocate -----------------------------------------------------------------------------------------------------
+
+
+def configure_relocate(parser: argparse.ArgumentParser) -> None:
+    """Add what `relocate` takes."""
+    parser.add_argument("what", metavar="ID|PATH", help="a cache's id (survivectl measure shows them) or any directory of yours")
+    parser.add_argument("--to", metavar="DIR", help="one of the data disks; by default the one with most room")
+
+
+def run_relocate(args: argparse.Namespace) -> int:
+    """Relocate one thing, with a progress bar on a terminal."""
+    what = _absolute(args.what)
+    to = None if args.to is None else os.path.abspath(os.path.expanduser(args.to))
+    queued = local.ask_or_none("relocate", what=what, to=to)
+    if queued is not None:
+        return _report(args, [_follow(queued["number"], args)])
+
+    def work(machine: Machine, task: Task) -> Operation:
+        from survived import errands
+
+        return errands.relocate(machine, errands.find_cache(machine, what), task, to=to)
+
+    return _report(args, [_directly(args, work)])
+
+
+# ---- restore ------------------------------------------------------------------------------------------------------
+
+
+def configure_restore(parser: argparse.ArgumentParser) -> None:
+    """Add what `restore` takes."""
+    parser.add_argument("what", metavar="ID|PATH", nargs="*", help="what to bring home")
+    parser.add_argument("--all", action="store_true", help="everything that is relocated")
+    parser.add_argument("--force", action="store_true", help="even if the filesystem comes above its high mark")
+
+
+def run_restore(args: argparse.Namespace) -> int:
+    """Bring home one, some or all; stops at the first that fails and says what is done."""
+    if bool(args.what) == args.all:
+        raise UsageError("Cannot guess what to restore: name some, or say --all.", "survivectl list shows what is relocated.")
+    words = [_absolute(word) for word in args.what]
+    if args.all:
+        words = [item.source for item in local.relocated(local.load(args, local.find_paths(args)), local.find_paths(args))]
+    results = []
+    for word in words:
+        queued = local.ask_or_none("restore", what=word, force=args.force)
+        if queued is not None:
+            results.append(_follow(queued["number"], args))
+            continue
+
+        def work(machine: Machine, task: Task, word: str = word) -> Operation:
+            from survived import errands
+
+            store, item = errands.find_relocation(machine, word)
+            return errands.restore(machine, store, item, task, forced=args.force)
+
+        results.append(_directly(args, work))
+    return _report(args, results)
+
+
+# ---- recover ------------------------------------------------------------------------------------------------------
+
+
+def configure_recover(parser: argparse.ArgumentParser) -> None:
+    """`recover` has no options of its own."""
+
+
+def run_recover(args: argparse.Namespace) -> int:
+    """Finish or undo what a crash left; exit code 5 if something needs a person."""
+    answer = local.ask_or_none("recover", timeout=600.0)
+    if answer is None:
+        from survived import errands
+        from survived.tell.status import path_fields
+
+        machine = local.open_machine(args)
+        try:
+            machine.open_stores(machine.read_stores())
+            ended, puzzles = errands.recover(machine)
+        finally:
+            machine.close()
+        if puzzles:
+            raise NeedsPerson(" ".join(puzzle.message for puzzle in puzzles), puzzles[0].hint)
+        answer = {"recovered": [{**path_fields(op.source), "verb": op.verb.value, "stage": op.stage.value} for op in ended]}
+    if args.json:
+        print_json(answer)
+        return 0
+    for item in answer["recovered"]:
+        print(f"the {item['verb']} of '{item['path']}' is {item['stage']}")
+    if not answer["recovered"]:
+        print("Nothing was left unfinished.")
+    return 0
+
+
+# ---- both ways ----------------------------------------------------------------------------------------------------
+
+
+def _absolute(word: str) -> str:
+    """A path travels absolute, since the daemon has another working directory; an id stays what it is."""
+    if "/" in word or word.startswith("~") or word in (".", ".."):
+        return os.path.abspath(os.path.expanduser(word))
+    return word
+
+
+def _directly(args: argparse.Namespace, work: Callable[[Machine, Task], Operation]) -> dict[str, Any]:
+    """Do it in this process, in a thread so that progress and Ctrl-C have theirs."""
+    from survived import errands
+    from survived.act.task import Task
+    from survived.requests import result_of
+    from survived.tell.status import progress_document
+
+    machine = local.open_machine(args)
+    task = Task(threading.Event())
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            machine.open_stores(machine.read_stores())
+            machine.ballast.lay()
+            errands.recover(machine)
+            outcome["done"] = work(machine, task)
+        except SurvivedError as error:
+            outcome["error"] = error
+        except BaseException as error:  # noqa: BLE001  carried over to the main thread, which raises it
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, name="survivectl-worker", daemon=True)
+    before = signal.signal(signal.SIGTERM, lambda *_: task.stop.set())
+    try:
+        thread.start()
+        with _Bar(args) as bar:
+            while thread.is_alive():
+                try:
+                    thread.join(_POLL_SECONDS)
+                    bar.show(progress_document(task.progress()))
+                except KeyboardInterrupt:
+                    task.stop.set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        machine.close()
+    if (error := outcome.get("error")) is not None:
+        raise error
+    return result_of(outcome["done"])
+
+
+def _follow(number: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Ask the daemon about a request until it has ended; Ctrl-C ends it."""
+    with _Bar(args) as bar:
+        while True:
+            try:
+                answer = local.ask("request", number=number)
+                if answer["state"] in ("done", "failed"):
+                    break
+                bar.show(answer["progress"])
+                time.sleep(_POLL_SECONDS)
+            except KeyboardInterrupt:
+                local.ask("request", number=number, stop=True)
+    if answer["state"] == "failed":
+        raise _error_of(answer["error"])
+    return dict(answer["result"])
+
+
+def _error_of(error: dict[str, Any]) -> SurvivedError:
+    if error["exit_code"] == Refused.exit_code:
+        return Refused(Reason(error["reason"]), error["message"], error["hint"])
+    return BY_CODE.get(error["exit_code"], SurvivedError)(error["message"], error["hint"])
+
+
+def _report(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
+    if args.json:
+        print_json(results[0] if len(results) == 1 and not getattr(args, "all", False) else {"results": results})
+        return 0
+    for result in results:
+        if result["verb"] == "relocate":
+            print(f"Relocated '{result['path']}' to '{result['target']}', {print_bytes(result['size_bytes'])} in {result['files']} files.")
+            print(f"  freed {print_bytes(result['freed_bytes'])}. Undo: survivectl restore {_word(result)}")
+        else:
+            print(f"Restored '{result['path']}', {print_bytes(result['size_bytes'])} in {result['files']} files.")
+        if result["note"]:
+            print(f"  {result['note']}")
+    if not results:
+        print("Nothing is relocated.")
+    return 0
+
+
+def _word(result: dict[str, Any]) -> str:
+    import shlex
+
+    return shlex.quote(result["id"])
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing in a pipe or with --json."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._wanted = sys.stderr.isatty() and not args.json
+        self._progress: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> _Bar:
+        if self._wanted:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description:<10}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
+                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            )  # fmt: skip
+            self._progress.start()
+            self._task = self._progress.add_task("waiting", total=None)
+        return self
+
+    def show(self, progress: dict[str, Any] | None) -> None:
+        """Show how far it is; None while it waits for its turn."""
+        if self._progress is not None and progress is not None:
+            total = progress["bytes_total"] or None
+            self._progress.update(self._task, description=progress["phase"], completed=progress["bytes_done"], total=total)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+

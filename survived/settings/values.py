@@ -1,0 +1,210 @@
+"""
+Single values of the configuration: read from what a TOML file may hold, and written back as a file would have them.
+
+A reader takes anything and raises ValueError (pydantic lets a TypeError through) with a sentence that shows what is
+expected; its caller names the key. A written value reads back as the same value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal
+
+from survived.model import Kind, Mark
+from survived.units import parse_bytes, parse_mark, parse_seconds, print_bytes
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S")
+_MOVABLE = (Kind.CACHE, Kind.ENVIRONMENT, Kind.STATE)
+
+
+def _show(given: object) -> str:
+    """Return a value as a message shows it: short, on one line."""
+    text = repr(given) if not isinstance(given, bool) else str(given).lower()
+    return text if len(text) <= 60 else f"{text[:56]}...'"
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
+
+
+def read_mark(given: object) -> Mark:
+    """Return a mark from `"90%"`, `0.9` or `"20 GiB free"`."""
+    return _parse_mark(given, "'90%' or '20 GiB free'")
+
+
+def read_inodes_mark(given: object) -> Mark:
+    """Return a mark of inodes from `"90%"`, `0.9` or `"5000 free"`."""
+    return _parse_mark(given, "'90%' or '5000 free'")
+
+
+def _parse_mark(given: object, example: str) -> Mark:
+    try:
+        if isinstance(given, str):
+            return parse_mark(given)
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            return parse_mark(float(given))
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{_show(given)} is not a mark; a mark looks like {example}") from None
+
+
+def read_keep_free(given: object) -> Mark:
+    """Return the mark that a data disk's usage may not pass from what must stay free: `"5%"` or `"50 GiB"`."""
+    if isinstance(given, str):
+        try:
+            if not given.strip().endswith("%"):
+                return Mark(free=parse_bytes(re.sub(r"(?i)\s*free\s*$", "", given)))
+            if 0 < (share := float(given.strip()[:-1]) / 100) < 1:
+                return Mark(usage=round(1 - share, 12))
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError(f"{_show(given)} is not an amount to keep free; it looks like '5%' or '50 GiB'")
+
+
+def read_seconds(given: object) -> float:
+    """Return seconds from `"30s"`, `"1h 30min"` or a number."""
+    try:
+        if isinstance(given, str) or _is_number(given):
+            return parse_seconds(given)  # type: ignore[arg-type]
+    except ValueError:
+        pass
+    raise ValueError(f"{_show(given)} is not a duration; a duration looks like '30s' or '1h 30min'")
+
+
+def read_timeout(given: object) -> float:
+    """Return seconds above zero."""
+    seconds = read_seconds(given)
+    if seconds <= 0:
+        raise ValueError(f"{_show(given)} is no time at all; a time limit looks like '30s'")
+    return seconds
+
+
+def read_bytes(given: object) -> int:
+    """Return bytes from `"100 MiB"` or a whole number."""
+    try:
+        if isinstance(given, str | int) and not isinstance(given, bool):
+            return parse_bytes(given)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{_show(given)} is not a size; a size looks like '100 MiB'")
+
+
+def read_count(given: object) -> int:
+    """Return a whole number, zero or more."""
+    if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+        return given
+    raise ValueError(f"{_show(given)} is not a count; a count is a whole number like 512")
+
+
+def read_flag(given: object) -> bool:
+    """Return true or false; no other word counts."""
+    if isinstance(given, bool):
+        return given
+    raise ValueError(f"{_show(given)} is neither true nor false (without quotes)")
+
+
+def read_title(given: object) -> str:
+    """Return a title: one line of text."""
+    if isinstance(given, str) and given.strip() and given.isprintable():
+        return given.strip()
+    raise ValueError(f"{_show(given)} is not a title; a title is one line of text like 'my renderings'")
+
+
+def read_path(given: object) -> str:
+    """Return an absolute path, tidied; `~` and variables are replaced before."""
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"{_show(given)} is not a path; a path looks like '/data1/alice' or '~/big'")
+    if "\0" in given:
+        raise ValueError(f"{_show(given)} is not a path; no path holds a NUL character")
+    if not os.path.isabs(given):
+        raise ValueError(f"{_show(given)} is not an absolute path; a path begins with '/' or '~/'")
+    return tidy(given)
+
+
+def tidy(path: str) -> str:
+    """Return an absolute path without `.`, `..`, double and closing slashes; no link is followed."""
+    return "/" + os.path.normpath(path).lstrip("/")
+
+
+def read_paths(given: object) -> tuple[str, ...]:
+    """Return absolute paths, each once."""
+    if not isinstance(given, list):
+        raise ValueError(f'{_show(given)} is not a list of paths; it looks like ["/data1/alice"]')  # noqa: TRY004
+    if not given:
+        raise ValueError("the list is empty; leave the key out to have it found")
+    return tuple(dict.fromkeys(read_path(item) for item in given))
+
+
+def read_kind(given: object) -> Kind:
+    """Return a kind by its name."""
+    try:
+        return Kind(given)  # type: ignore[arg-type]
+    except ValueError:
+        raise ValueError(f"{_show(given)} is not a kind; it is one of {', '.join(Kind)}") from None
+
+
+def read_kinds(given: object) -> frozenset[Kind]:
+    """Return the kinds that may move; temporary files never do."""
+    if not isinstance(given, list):
+        raise ValueError(f'{_show(given)} is not a list of kinds; it looks like ["cache", "environment"]')  # noqa: TRY004
+    for item in given:
+        if item not in _MOVABLE:
+            raise ValueError(f"{_show(item)} is not a kind that moves; those are {', '.join(_MOVABLE)}")
+    return frozenset(Kind(item) for item in given)
+
+
+def read_verify(given: object) -> Literal["metadata", "content"]:
+    """Return how copies are verified."""
+    if given == "metadata":
+        return "metadata"
+    if given == "content":
+        return "content"
+    raise ValueError(f"{_show(given)} is not a way to verify; it is 'metadata' or 'content'")
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text has the form of an Apprise URL."""
+    return _URL.match(text) is not None
+
+
+def read_urls(given: object) -> tuple[str, ...]:
+    """Return Apprise URLs. What is wrong is told without showing it."""
+    if not isinstance(given, list):
+        raise ValueError(  # noqa: TRY004
+            'it is not a list of Apprise URLs (not shown: it may be secret); write urls = ["mailto://..."]'
+        )
+    for number, url in enumerate(given, 1):
+        if not isinstance(url, str) or not is_url(url.strip()):
+            raise ValueError(f"entry {number} is no Apprise URL (not shown: it may be secret); one begins like 'mailto://'")
+    return tuple(url.strip() for url in given)
+
+
+def write_bytes(size: int) -> str | int:
+    """Return a size as the file writes it, or the plain number where the text would round it."""
+    text = print_bytes(size)
+    return text if parse_bytes(text) == size else size
+
+
+def write_seconds(seconds: float) -> str:
+    """Return a duration as the file writes it."""
+    return f"{int(seconds) if seconds == int(seconds) else seconds}s"
+
+
+def write_mark(mark: Mark) -> str:
+    """Return a mark of bytes as the file writes it."""
+    return f"{write_bytes(mark.free)} free" if mark.free is not None else _write_share(mark.usage or 0.0)
+
+
+def write_inodes_mark(mark: Mark) -> str:
+    """Return a mark of inodes as the file writes it."""
+    return f"{mark.free} free" if mark.free is not None else _write_share(mark.usage or 0.0)
+
+
+def write_keep_free(mark: Mark) -> str | int:
+    """Return `keep_free` as the file writes it."""
+    return write_bytes(mark.free) if mark.free is not None else _write_share(1 - (mark.usage or 0.0))
+
+
+def _write_share(share: float) -> str:
+    return f"{round(share * 100, 10):.12g}%"

@@ -1,0 +1,43 @@
+"""
+A child of run.py: relocate SOURCE into the store on DISK with the real engine and journal, as the daemon's worker does.
+
+Everything is in the time of this process: start of Python, measuring, copy, sync, exchange, removal of the old tree.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from survived.act.ballast import Ballast
+from survived.act.relocate import Ends, relocate
+from survived.act.task import Task
+from survived.act.transfer import Care
+from survived.model import Mark, Stage
+from survived.observe.disks import read_filesystem
+from survived.observe.tree import measure_tree
+from survived.store.database import Database
+from survived.store.journal import SCHEMA, Journal
+from survived.store.layout import open_store, read_store
+
+source, disk = sys.argv[1:]
+reading = read_store(disk, read_filesystem(disk), uid=os.getuid(), avoid=())
+store = open_store(reading, uid=os.getuid())
+ends = Ends(
+    store=store,
+    journal=Journal(Database(os.path.join(store.path, "state.db"), SCHEMA)),
+    ballast=Ballast(os.path.dirname(source), 0),
+    home=os.path.dirname(source),
+)
+done = relocate(
+    ends,
+    "pip",
+    source,
+    size=measure_tree(source),
+    keep_free=Mark(usage=0.95),
+    lock=None,
+    care=Care(settle_seconds=0.0),
+    task=Task(threading.Event()),
+)
+sys.exit(0 if done.stage is Stage.DONE else f"the move ended at {done.stage}")
