@@ -14,7 +14,7 @@ A message reads `Cannot <verb> '<path>': <why>. <What we did about it>.`; `hint`
 
 from __future__ import annotations
 
-from survived.model import Reason
+from survived.terms import Reason
 
 
 class SurvivedError(Exception):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from survived.model import Mark
+if TYPE_CHECKING:
+    from survived.model import Mark
 
 _BYTE_UNITS = {
     "": 1, "b": 1, "k": 1024, "kib": 1024, "kb": 1000, "m": 1024**2, "mib": 1024**2, "mb": 1000**2,
@@ -57,6 +59,8 @@ def parse_seconds(text: str | float) -> float:
 
 def parse_mark(text: str | float) -> Mark:
     """Return a mark from `"90%"` (usage), `0.9` (usage) or `"20 GiB free"` (an amount; for inodes `"5000 free"`)."""
+    from survived.model import Mark  # a client that only prints does without
+
     wrong = f"'{text}' is not a mark; a mark looks like '90%' or '20 GiB free'"
     if isinstance(text, int | float) and not isinstance(text, bool):
         if not 0 < text < 1:

@@ -36,7 +36,7 @@ _ROOM = {"root": FLOOD_BYTES + MIB, "data": 128 * MIB}
 _STOP_SECONDS = 6.0
 _CONFIG = """\
 [watch]
-filesystems = ["{root}"]
+filesystems = [{root}]
 high = "{high}"
 low = "{low}"
 flood = "{flood}"
@@ -46,13 +46,13 @@ inodes_flood = "100 free"
 dwell = "1s"
 cooldown = "1s"
 [data]
-disks = ["{disk}"]
+disks = [{disk}]
 keep_free = "8 MiB"
 [move]
 min_size = "1 MiB"
 settle = "500ms"
 [notify]
-urls = ["{url}"]
+urls = [{url}]
 timeout = "20s"
 """
 
@@ -93,6 +93,7 @@ class Sandbox:
     root: str
     data: str
     marks: tuple[str, str, str]  # high, low, flood
+    begin: int  # bytes available on the root disk before anything was written
     in_namespace: bool
     folders: tuple[str, ...] = ()  # what `close` removes
     mailbox: Mailbox = field(default_factory=lambda: Mailbox())
@@ -109,7 +110,8 @@ class Sandbox:
             )
             if done.returncode:
                 raise SurvivedError(f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace.")
-        return cls(root, data, tuple(f"{size * 100 // ROOT_BYTES}%" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES)), in_namespace=True)  # type: ignore[arg-type]
+        high, low, flood = (f"{size * 100 // ROOT_BYTES}%" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
+        return cls(root, data, (high, low, flood), _available(root), in_namespace=True)
 
     @classmethod
     def on_disks(cls) -> Sandbox:
@@ -124,8 +126,8 @@ class Sandbox:
                     _remove(folders)
                     continue
                 available = _available(folders[0])
-                marks = tuple(f"{max(1, available - size)} free" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
-                return cls(folders[0], folders[1], marks, in_namespace=False, folders=folders)  # type: ignore[arg-type]
+                high, low, flood = (f"{available - size} free" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
+                return cls(folders[0], folders[1], (high, low, flood), available, in_namespace=False, folders=folders)
         raise Refused(
             Reason.NO_STORE,
             "Cannot make a sandbox: namespaces are not allowed here, and no two filesystems with room for it can be written "
@@ -181,7 +183,8 @@ class Sandbox:
         for place in (self.home, places["TMPDIR"], self.run, self.disk, os.path.dirname(self.config), places["XDG_CACHE_HOME"]):
             os.makedirs(place, mode=0o700, exist_ok=True)
         high, low, flood = self.marks
-        text = _CONFIG.format(root=self.root, high=high, low=low, flood=flood, disk=self.disk, url=self.mailbox.url)
+        root, disk, url = (json.dumps(value) for value in (self.root, self.disk, self.mailbox.url))  # quoted as TOML does
+        text = _CONFIG.format(root=root, high=high, low=low, flood=flood, disk=disk, url=url)
         with open(self.config, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(text)
 

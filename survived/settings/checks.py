@@ -79,7 +79,7 @@ class Report:
         for key, variable in layer.names.items():
             if not self._is_known(key):
                 near = self.nearest(key)
-                instead = PREFIX + near.upper().replace("-", "_").replace(".", DELIMITER) if near else None
+                instead = PREFIX + near.upper().replace("-", "_").replace(".", DELIMITER) if near and "." in near else None
                 self.mistakes.append(Mistake(f"'{variable}'", f"unknown key '{'.'.join(key)}'", instead))
                 _remove(layer.values, key)
 
@@ -107,7 +107,10 @@ class Report:
             for name in list(table) if isinstance(table, dict) else ():
                 key = (*prefix, name)
                 if key in paths or (len(key) == 3 and name == "path"):
+                    before = len(self.mistakes)
                     table[name] = self._expand(key, table[name], env, home)
+                    if len(self.mistakes) > before and key == ("notify", "urls_file"):
+                        del table[name]  # there is nothing to read
 
     def _expand(self, key: Key, given: Any, env: Mapping[str, str], home: str) -> Any:
         if isinstance(given, list):
@@ -118,7 +121,7 @@ class Report:
         missing = [name for match in _VARIABLE.finditer(text) if not env.get(name := match.group(1) or match.group(2))]
         if missing:
             self.add(key, f"'{given}' names the variable {missing[0]}, which is not set")
-            return "/"  # anything right: the mistake is told already
+            return "/unset"  # anything right: the mistake is told already
         return _VARIABLE.sub(lambda match: env[match.group(1) or match.group(2)], text)
 
     def check_marks(self, prefix: str, marks: tuple[Mark, Mark, Mark], given: Collection[Key]) -> None:

@@ -77,9 +77,10 @@ def _explain_syntax(message: str, text: str) -> tuple[str, str]:
     match = _POSITION.search(message)
     if match is None:
         return "it", ""
-    where = "its end" if match.group(3) else f"line {match.group(1)}, column {match.group(2)}"
-    if match.group(3) and text:
-        where += f" (line {len(text.splitlines())})"
+    line, column = match.group(1), match.group(2)
+    if match.group(3):  # tomllib says only "end of document"
+        line, column = str(text.count("\n") + 1), str(len(text) - text.rfind("\n"))
+    where = f"line {line}, column {column}"
     reason = message[: match.start()]
     return where, "" if _LONG_QUOTE.search(reason) else f": {reason[:1].lower()}{reason[1:]}"
 

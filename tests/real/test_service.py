@@ -230,10 +230,26 @@ def test_uninstall_takes_back_what_install_did_and_names_what_is_still_relocated
 
 
 def test_an_untouched_install_leaves_nothing_behind(machine: Machine) -> None:
-    """What bob installs and uninstalls without touching it leaves his home as it was."""
+    """What bob installs and uninstalls without touching it leaves his home, and his linger, as they were."""
+    machine.root("loginctl disable-linger bob")
     listing = "find ~ -not -name '.bash*' | sort"
     before = machine.out(listing, user="bob")
-    machine.run("survivectl install --yes --disk /data1/bob", user="bob")
-    assert re.search(r'^disks = \["/data1/bob"\]', machine.out("cat ~/.config/survived/config.toml", user="bob"), re.MULTILINE)
+    document = json.loads(machine.out("survivectl install --yes --disk /data1/bob --json", user="bob"))
+    assert document["linger"] == {"enabled": True, "command": None}
+    config = machine.out("cat ~/.config/survived/config.toml", user="bob")
+    assert re.search(r'^disks = \["/data1/bob"\]', config, re.MULTILINE)
     machine.run("survivectl uninstall", user="bob")
     assert machine.out(listing, user="bob") == before
+    assert machine.root("ls /var/lib/systemd/linger") == "alice"
+
+
+def test_root_mode_is_a_system_service_with_its_configuration_in_etc(machine: Machine) -> None:
+    """As root the same two commands put a system unit in place, answer at /run/survived, and take it back."""
+    control = f"env -u XDG_RUNTIME_DIR HOME=/root PATH={machine.program}/bin:$PATH survivectl"
+    document = json.loads(machine.root(f"{control} install --yes --json"))
+    assert document["service"] == {"name": UNIT, "enabled": True, "active": True, "reason": None}
+    assert document["config"]["path"] == "/etc/survived/config.toml"
+    assert machine.root("stat -c %a /run/survived/control.sock") == "600"
+    assert json.loads(machine.root(f"{control} status --json"))["daemon"]["running"] is True
+    machine.root(f"{control} uninstall")
+    assert machine.root("ls -d /etc/survived /etc/systemd/system/survived.service /var/lib/survived 2>/dev/null || true") == ""

@@ -202,8 +202,8 @@ def test_a_bug_is_logged_with_its_traceback(loop: Loop, path: str, caplog: pytes
         (b'{"jsonrpc":"2.0","id":1,"method":"nonsense"}\n', -32601),
     ],
     ids=[
-        "text", "not-utf8", "deep", "long-number", "batch", "string", "no-version", "bad-id", "bool-id", "bad-method", "by-position",
-        "unknown",
+        "text", "not-utf8", "deep", "long-number", "batch", "string", "no-version", "bad-id", "bool-id", "bad-method",
+        "by-position", "unknown",
     ],
 )
 def test_bad_requests_get_the_standard_codes(loop: Loop, path: str, line: bytes, code: int) -> None:

@@ -12,11 +12,12 @@ import pytest
 import survived
 
 HOUSE = Path(survived.__file__).parent
-WORDS = {"model", "errors", "units"}
+WORDS = {"terms", "model", "errors", "units"}
 ROOMS = {*WORDS, "settings", "observe", "decide", "store", "act", "offline", "tell"}
 SHARED = {"machine", "errands", "post", "worker"}  # what the daemon and survivectl do alike, above the rooms
 EVERYTHING = {*ROOMS, *SHARED, "ctl", "daemon", "requests"}
 MAY_IMPORT = {
+    "terms": WORDS,
     "model": WORDS,
     "errors": WORDS,
     "units": WORDS,

@@ -1,0 +1,103 @@
+"""
+The words that have a fixed set of values. Apart from `model.py` because a client that only prints needs nothing more.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a path holds: a cache its tool can rebuild; an environment or state it cannot."""
+
+    CACHE = "cache"
+    ENVIRONMENT = "environment"
+    STATE = "state"
+    TEMPORARY = "temporary"
+
+
+class Pressure(StrEnum):
+    """How full a filesystem counts as; see `decide/pressure.py` for how it changes."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+    FLOOD = "flood"
+
+    @property
+    def rank(self) -> int:
+        """0 for normal, 1 for high, 2 for flood: for comparing."""
+        return list(Pressure).index(self)
+
+
+class CacheState(StrEnum):
+    """Where a cache is: a directory at its own path, on its way, behind a link, behind a broken link, nowhere."""
+
+    HOME = "home"
+    MOVING = "moving"
+    RELOCATED = "relocated"
+    DANGLING = "dangling"
+    ABSENT = "absent"
+
+
+class Reason(StrEnum):
+    """Why something is not moved. The code is for scripts; every refusal carries a sentence beside it."""
+
+    ABSENT = "absent"
+    ALREADY_LINK = "already_link"
+    BUSY = "busy"
+    COOLDOWN = "cooldown"
+    DANGLING = "dangling"
+    DEVICE_NODE = "device_node"
+    ENOUGH = "enough"
+    FAILED_BEFORE = "failed_before"
+    HOME_ITSELF = "home_itself"
+    IMMUTABLE = "immutable"
+    INTERPRETER = "interpreter"
+    LEAVING_LINK = "leaving_link"
+    MOUNT_POINT = "mount_point"
+    NOTHING_FREED = "nothing_freed"
+    NOT_A_DIRECTORY = "not_a_directory"
+    NOT_NEEDED = "not_needed"
+    NOT_OPTED_IN = "not_opted_in"
+    NOT_OURS = "not_ours"
+    NO_EXCHANGE = "no_exchange"
+    NO_INODE = "no_inode"
+    NO_ROOM = "no_room"
+    NO_STORE = "no_store"
+    OTHER_FILESYSTEM = "other_filesystem"
+    PAUSED = "paused"
+    RECENT = "recent"
+    REPORT_ONLY = "report_only"
+    SOCKET = "socket"
+    SWITCHED_OFF = "switched_off"
+    TOO_SMALL = "too_small"
+    UNFAITHFUL = "unfaithful"
+    UNREADABLE = "unreadable"
+    UNSETTLED = "unsettled"
+    WOULD_FILL = "would_fill"
+
+
+class Stage(StrEnum):
+    """How far one operation is known to have come; each is recorded after it is synced."""
+
+    INTENT = "intent"
+    COPIED = "copied"
+    EXCHANGED = "exchanged"
+    DONE = "done"
+    UNDONE = "undone"  # rolled back
+
+
+class Verb(StrEnum):
+    """The operations of the engine."""
+
+    RELOCATE = "relocate"
+    RESTORE = "restore"
+
+
+class Level(StrEnum):
+    """How loud a notice is; the values are Apprise's notification types."""
+
+    INFO = "info"
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
