@@ -10,25 +10,23 @@ import contextlib
 import logging
 import os
 import selectors
-import signal
-import socket
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from survived import errands
-from survived.decide import forecast, policy
-from survived.decide.pressure import check_marks, dwell_left, step_filesystem, worst
+from survived.decide import policy
 from survived.errors import Refused, Stopped, SurvivedError
-from survived.model import Filesystem, Gauge, Move, Observation, Operation, Plan, Pressure, Reason, Sample, Stage, StoreReading
+from survived.levels import Levels
+from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage, StoreReading
 from survived.observe.watch import Watcher
 from survived.post import Post
 from survived.requests import Requests
+from survived.signals import Signals
 from survived.store import history
 from survived.tell import sd, status
 from survived.tell.control import ControlServer
-from survived.units import print_bytes, print_seconds, print_share
+from survived.units import print_bytes, print_seconds
 from survived.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -50,7 +48,9 @@ _MEASURE_SHARE = 50.0
 class Daemon:
     """All the state of a running survived. `load` reads the settings again for a reload."""
 
-    def __init__(self, machine: Machine, load: Callable[[], Settings], env: Mapping[str, str], *, dry_run: bool = False, once: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, load: Callable[[], Settings], env: Mapping[str, str], *, dry_run: bool = False, once: bool = False
+    ) -> None:
         self.machine, self._load, self._env, self.dry_run, self.once = machine, load, env, dry_run, once
         self.since = time.time()
         self.selector = selectors.DefaultSelector()
@@ -59,10 +59,7 @@ class Daemon:
         self.watcher = Watcher(machine.settings.watch.max_watches)
         self.requests = Requests(self)
         self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
-        self.filesystems: tuple[Filesystem, ...] = ()
-        self.gauges: dict[str, tuple[Gauge, Gauge]] = {}
-        self.rates: dict[str, forecast.Rate] = {}
-        self.samples: dict[str, deque[Sample]] = {}
+        self.levels = Levels(machine)
         self.stores: tuple[StoreReading, ...] = ()
         self.observation: Observation | None = None
         self.plan = Plan((), ())
@@ -71,7 +68,7 @@ class Daemon:
         self.problems: dict[str, str] = {}
         self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = 0.0
         self._measured_seconds = 0.0
-        self._stop = self._reload = False
+        self.signals = Signals()
         self._before: Filesystem | None = None
         self._told_line = ""
         self._deaf_until: float | None = 0.0
@@ -80,22 +77,23 @@ class Daemon:
 
     def run(self) -> int:
         """Run until told to stop; return the exit code. With `once`, until there is nothing more to do."""
-        self._catch_signals()
-        self.tick()
+        self.signals.catch()
+        self._register(self.signals.fileno(), lambda _: self.signals.drain())
         if not self.once:
-            self.control.listen()
+            self.control.listen()  # first of all: of two daemons the second goes before it has touched anything
             self.control.register(self.selector)
+        self.tick()
         self._register(self.worker.fileno(), lambda _: self.worker.collect())
         sd.ready(self.status_line())
         beat = sd.watchdog_interval(self._env) or 60.0
-        while not self._stop:
+        while not self.signals.stop:
             if self.once and self._is_finished():
                 break
             wait = 0.0 if self._is_due() else min(beat, self._wait())
             for key, mask in self.selector.select(wait):
                 key.data(mask)
             sd.watchdog()
-            if self._reload:
+            if self.signals.reload:
                 with contextlib.suppress(SurvivedError):  # told and kept as a problem by `reload` itself
                     self.reload()
             self.tick()
@@ -123,29 +121,15 @@ class Daemon:
 
     def _read(self, now: float) -> None:
         rules = replace(self.machine.rules, dwell_seconds=0.0) if self.once else self.machine.rules
-        self.filesystems = self.machine.read_filesystems()
-        mono = time.monotonic()
-        for fs in self.filesystems:
-            if (trouble := check_marks(fs, rules)) is not None:
-                self._problem(f"marks {fs.mount}", trouble)
-            before = self.gauges.get(fs.mount, (Gauge(), Gauge()))
-            after = step_filesystem(before, fs, rules, mono)
-            self.gauges[fs.mount] = after
-            if worst(before) is not worst(after):
-                log.info("%s: pressure %s, at %s", fs.mount, worst(after), print_share(fs.usage))
-                self._measure_at = 0.0
-            self.rates[fs.mount] = forecast.follow(self.rates.get(fs.mount), fs, mono)
-            self._sample(fs, now)
-
-    def _sample(self, fs: Filesystem, now: float) -> None:
-        samples = self.samples.setdefault(fs.mount, deque(maxlen=720))
-        if samples and now - samples[-1].time < 30:
-            return
-        sample = Sample(now, fs.mount, fs.used_bytes, fs.available_bytes, fs.inodes_used)
-        samples.append(sample)
-        if (first := next(iter(self.machine.open.values()), None)) is not None and self.worker.is_idle:
+        changed, samples = self.levels.read(rules, now)
+        self._set_problems("marks", self.levels.troubles)
+        if changed:
+            self._measure_at = 0.0
+        first = next(iter(self.machine.open.values()), None)
+        if first is not None and self.worker.is_idle:
             with contextlib.suppress(SurvivedError):
-                history.record(first.database, sample)
+                for sample in samples:
+                    history.record(first.database, sample)
 
     def _keep_stores(self, now: float) -> None:
         """Look at the data disks now and then, open what came back, finish what a crash left there."""
@@ -154,7 +138,12 @@ class Daemon:
         self._stores_at = now
         self.stores = self.machine.read_stores()
         had = set(self.machine.open)
-        self.machine.open_stores(self.stores)
+        troubles = {}
+        try:
+            self.machine.open_stores(self.stores)
+        except SurvivedError as error:
+            troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
+        self._set_problems("stores", troubles)
         self.post.use_store(self.machine)
         self.machine.ballast.lay()
         if set(self.machine.open) - had or now >= self._recover_at:
@@ -173,11 +162,11 @@ class Daemon:
         for operation in ended:
             if operation.stage in (Stage.DONE, Stage.UNDONE):
                 log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
-        self.problems = {key: text for key, text in self.problems.items() if not key.startswith("recover")}
+        self._set_problems("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
         for puzzle in puzzles:
-            self._problem(f"recover {puzzle.message}", str(puzzle))
             self.post.trouble("A move needs you to look at it", str(puzzle), time.time())
-        self._measure_at = 0.0
+        if any(operation.stage in (Stage.DONE, Stage.UNDONE) for operation in ended):
+            self._measure_at = 0.0
 
     def _listen_for_growth(self) -> None:
         """Hear inotify again, a second after it last woke us: during a download it would wake us without end."""
@@ -194,24 +183,20 @@ class Daemon:
 
     # ---- decide ---------------------------------------------------------------------------------------------------
 
-    def pressures(self) -> dict[str, Pressure]:
-        """Return the pressure of each watched filesystem, by mount."""
-        return {fs.mount: worst(self.gauges[fs.mount]) for fs in self.filesystems}
-
     def _decide(self, now: float) -> None:
         if self.worker.is_idle and now >= self._measure_at:
             self._start_measuring(now)
         if self.observation is None or (self.worker.job is not None and self.worker.job.name == "measuring"):
             return
-        seen = replace(self.observation, time=now, filesystems=self.filesystems, stores=self.stores)
+        seen = replace(self.observation, time=now, filesystems=self.levels.filesystems, stores=self.stores)
         failed = {source: text for source, (text, until, _) in self.failed.items() if now < until}
         self.plan = policy.plan(
-            seen, self.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.gauges
+            seen, self.levels.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.levels.gauges
         )
         if self.worker.is_idle:
-            self.post.observed(seen, self.pressures(), self.plan, now)
+            self.post.observed(seen, self.levels.pressures(), self.plan, now)
             self.requests.start_next()
-        flood = any(pressure is Pressure.FLOOD for pressure in self.pressures().values())
+        flood = self.levels.worst() is Pressure.FLOOD
         if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
             self._start_move(self.plan.moves[0])
 
@@ -237,7 +222,7 @@ class Daemon:
         self.worker.start(Job("measuring", lambda task: self.machine.observe(last, stop=task.stop.is_set, stores=stores), measured))
 
     def _until_next_measuring(self) -> float:
-        if all(pressure is Pressure.NORMAL for pressure in self.pressures().values()):
+        if self.levels.worst() is Pressure.NORMAL:
             return 3600.0
         # Under pressure a reason that passes by itself is looked at again soon, everything else more and more seldom.
         passing = any(refusal.reason in _PASSING for refusal in self.plan.refusals) or not self.plan.refusals
@@ -259,7 +244,10 @@ class Daemon:
         def work(task: Task) -> Operation:
             return errands.relocate(self.machine, cache, task, to=disk, asked=False)
 
-        self.act(Job(f"moving {move.cache_id}", work, lambda done, error: self.moved(move.cache_id, move.source, done, error)), move.source)
+        self.act(
+            Job(f"moving {move.cache_id}", work, lambda done, error: self.moved(move.cache_id, move.source, done, error)),
+            move.source,
+        )
 
     def act(self, job: Job, source: str) -> None:
         """Start a job that changes a user's files, noting how full its filesystem is before."""
@@ -298,7 +286,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Take the configuration as it is now, whole, or keep the old one and say why. Raises the `ConfigError`."""
-        self._reload = False
+        self.signals.reload = False
         sd.reloading()
         try:
             settings = self._load()
@@ -320,10 +308,10 @@ class Daemon:
         now = time.time()
         job = self.worker.job
         acting = job is not None and job.task.source != ""
-        seen = self.observation or Observation(now, self.filesystems, (), self.stores)
-        forecasts = {fs.mount: forecast.seconds_to_full(list(self.samples.get(fs.mount, ())), now) for fs in self.filesystems}
+        seen = self.observation or Observation(now, self.levels.filesystems, (), self.stores)
         return status.Snapshot(
-            now, replace(seen, filesystems=self.filesystems, stores=self.stores), self.machine.rules, self.gauges, forecasts,
+            now, replace(seen, filesystems=self.levels.filesystems, stores=self.stores), self.machine.rules, self.levels.gauges,
+            self.levels.seconds_to_full(now),
             pid=os.getpid(), since=self.since, paused_until=self.paused_until if self.paused_until != float("inf") else None,
             paused=self.is_paused(now), progress=job.task.progress() if job is not None and acting else None,
             notices=self.post.summary(), recent=self.post.recent(), problems=tuple(self.problems.values()),
@@ -332,9 +320,8 @@ class Daemon:
 
     def status_line(self) -> str:
         """Return the line that `systemctl status` shows."""
-        parts = [f"{fs.mount} {print_share(fs.usage)} ({worst(self.gauges.get(fs.mount, ()))})" for fs in self.filesystems]
         job = self.worker.job
-        return ", ".join(parts) + (f"; {job.task.phase} {job.task.cache_id}" if job is not None and job.task.source else "")
+        return self.levels.line() + (f"; {job.task.phase} {job.task.cache_id}" if job is not None and job.task.source else "")
 
     def _problem(self, key: str, text: str) -> None:
         """Keep a problem for status, and log it once for as long as it lasts."""
@@ -342,48 +329,41 @@ class Daemon:
             log.warning("%s", text)
         self.problems[key] = text
 
+    def _set_problems(self, kind: str, texts: Mapping[str, str]) -> None:
+        """Replace the problems of one kind: those that are over go, new ones are logged."""
+        keys = {f"{kind} {name}": text for name, text in texts.items()}
+        self.problems = {key: text for key, text in self.problems.items() if key in keys or not key.startswith(f"{kind} ")}
+        for key, text in keys.items():
+            self._problem(key, text)
+
     # ---- waiting, signals, the end ----------------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
-        return self._reload or self._stop or (self.worker.is_idle and self._measure_at == 0.0)
+        return self.signals.reload or self.signals.stop or (self.worker.is_idle and self._measure_at == 0.0)
 
     def _wait(self) -> float:
-        now, mono = time.time(), time.monotonic()
-        waits = [forecast.next_wait(self.filesystems, self.machine.rules, self.rates, mono), self.post.wait(now), self._measure_at - now]
-        waits += [left for fs in self.filesystems if (left := dwell_left(self.gauges[fs.mount], self.machine.rules, mono)) is not None]
+        now = time.time()
+        waits = [self.levels.wait(self.machine.rules), self.post.wait(now), self._measure_at - now]
         if self.plan.moves:
             waits.append(self._cooldown_until - now)
         if self.worker.job is not None:
             waits.append(1.0)
         if self._deaf_until is not None:
-            waits.append(self._deaf_until - mono)
+            waits.append(self._deaf_until - time.monotonic())
         return max(0.05, min(waits))
 
     def _is_finished(self) -> bool:
         moves = self.plan.moves if not self.dry_run else ()
-        return self.worker.is_idle and self.observation is not None and not moves and self._measure_at > 0 and self.post.is_idle(time.time())
+        return (
+            self.worker.is_idle
+            and self.observation is not None
+            and not moves
+            and self._measure_at > 0
+            and self.post.is_idle(time.time())
+        )
 
     def _register(self, fd: int, callback: Callable[[int], None]) -> None:
         self.selector.register(fd, selectors.EVENT_READ, callback)
-
-    def _catch_signals(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        self._signal_sockets = (ours, theirs)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self.selector.register(ours, selectors.EVENT_READ, lambda _: ours.recv(64))
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
-
-    def _on_stop(self, _number: int, _frame: object) -> None:
-        if self._stop:
-            os._exit(1)  # asked twice: whatever is open is recovered at the next start
-        self._stop = True
-
-    def _on_reload(self, _number: int, _frame: object) -> None:
-        self._reload = True
 
     def _end(self) -> int:
         sd.stopping()
@@ -396,5 +376,4 @@ class Daemon:
             os._exit(0)  # the worker sits in a system call
         self.worker.collect()
         self.machine.close()
-        under_pressure = any(pressure is not Pressure.NORMAL for pressure in self.pressures().values())
-        return Refused.exit_code if self.once and under_pressure and not self.dry_run else 0
+        return Refused.exit_code if self.once and self.levels.worst() is not Pressure.NORMAL and not self.dry_run else 0

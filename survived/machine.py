@@ -120,7 +120,12 @@ class Machine:
                 filesystem = read_filesystem(place)
                 break
         return layout.read_store(
-            disk, filesystem, uid=self.uid, avoid=self._avoided(), known_id=self._known.get(path), named=self.settings.data.disks is not None
+            disk,
+            filesystem,
+            uid=self.uid,
+            avoid=self._avoided(),
+            known_id=self._known.get(path),
+            named=self.settings.data.disks is not None,
         )
 
     # ---- stores ---------------------------------------------------------------------------------------------------
@@ -129,7 +134,7 @@ class Machine:
         """
         Open what is good and not open yet, close what is good no more. Makes a store only where one exists or none is open.
 
-        Raises `SurvivedError` only when another survived holds a store's lock.
+        Raises `SurvivedError`, after all were tried, if another survived holds a store's lock or its database is broken.
         """
         with self._lock:
             self._open_stores(readings)
@@ -137,11 +142,18 @@ class Machine:
     def _open_stores(self, readings: tuple[StoreReading, ...]) -> None:
         for path in set(self.open) - {reading.path for reading in readings if reading.ok}:
             self.close_store(path)
-        for reading in readings:
-            if reading.ok and reading.path not in self.open and (reading.path in self._known or self._exists(reading)):
+        trouble: SurvivedError | None = None
+        good = [reading for reading in readings if reading.ok and reading.path not in self.open]
+        wanted = [reading for reading in good if reading.path in self._known or self._exists(reading)]
+        if not self.open and not wanted and good:
+            wanted = [max(good, key=lambda reading: reading.available_bytes)]
+        for reading in wanted:
+            try:
                 self.open_store(reading)
-        if not self.open and (good := [reading for reading in readings if reading.ok]):
-            self.open_store(max(good, key=lambda reading: reading.available_bytes))
+            except SurvivedError as error:  # one broken store is no reason to do without the others
+                trouble = error
+        if trouble is not None:
+            raise trouble
 
     @staticmethod
     def _exists(reading: StoreReading) -> bool:
@@ -221,11 +233,24 @@ class Machine:
         for _, item in self.relocations():
             if item.source not in paths:
                 ident = item.cache_id if item.cache_id not in ids else item.source
-                more.append(Cache(ident, item.cache_id, kind=Kind.STATE, path=item.source, rule="relocated by hand", report_only="relocated by hand"))
+                more.append(
+                    Cache(
+                        ident,
+                        item.cache_id,
+                        kind=Kind.STATE,
+                        path=item.source,
+                        rule="relocated by hand",
+                        report_only="relocated by hand",
+                    )
+                )
         return (*self.caches, *more)
 
     def observe(
-        self, last: Observation | None = None, *, stop: Callable[[], bool] | None = None, stores: tuple[StoreReading, ...] | None = None
+        self,
+        last: Observation | None = None,
+        *,
+        stop: Callable[[], bool] | None = None,
+        stores: tuple[StoreReading, ...] | None = None,
     ) -> Observation:
         """
         Read everything; caches at home are measured anew, those on a data disk once an hour.

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from survived.ctl.main import print_json
-from survived.ctl.sandbox import HIGH_BYTES, LOW_BYTES, MIB, ROOT_BYTES, Sandbox, enter, make_folder, may_unshare, remove_folder
+from survived.ctl.sandbox import HIGH_BYTES, LOW_BYTES, MIB, ROOT_BYTES, SIGNALS, Sandbox, enter, find_place, may_unshare, remove_folders
 from survived.ctl.screen import Screen, open_screen
 from survived.errors import Stopped, SurvivedError
 from survived.units import print_bytes, print_share
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _OTHERS_BYTES = 20 * MIB
 _CACHE_BYTES, _CACHE_MOST_BYTES = 36 * MIB, 39 * MIB
 _WHEEL_KIB = (96, 1400, 320, 40, 2100, 180, 760, 24)  # bytes of the wheels in a pip cache, as varied as they are
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 _LIMIT_SECONDS = 15.0
 _KILL_SECONDS = 12.0
 _STEPS = 7  # before the last one, which is told from outside
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _perform_inside(args: argparse.Namespace, alarm: Alarm) -> dict[str, Any] | int | None:
     """Perform in a namespace: the facts, or the exit code of what failed and has said why, or None where it is not allowed."""
-    folder = make_folder()
+    folder, is_ours = find_place()
     try:
         if not may_unshare(folder):
             return None
@@ -86,9 +86,13 @@ def _perform_inside(args: argparse.Namespace, alarm: Alarm) -> dict[str, Any] | 
                 if inner.poll() is None:
                     inner.kill()
                     inner.wait()
-            return dict(json.load(report)) if code == 0 else code if code > 0 else 1
+            if code:
+                return code if code > 0 else 1
+            facts = report.read()
+            return dict(json.loads(facts)) if facts else 0  # nothing: whoever read the play's output had enough
     finally:
-        remove_folder(folder)
+        if is_ours:
+            remove_folders((folder,))
 
 
 def _wait(inner: subprocess.Popen[bytes], alarm: Alarm) -> int:
@@ -110,8 +114,9 @@ class Alarm:
 
     def __init__(self) -> None:
         self.rung, self._parent = False, os.getppid()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, self._ring)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `sandbox.enter`
 
     def _ring(self, _number: int, _frame: object) -> None:
         self.rung = True
@@ -137,9 +142,10 @@ class Play:
         """Show all steps but the last; `SurvivedError` names the step that did not happen, and the daemon's last words."""
         try:
             with self._screen:
-                for scene in (self._set, self._start, self._fill, self._move, self._follow, self._read, self._undo):
+                for scene, seconds in ((self._set, 1), (self._start, 1), (self._fill, 0), (self._move, 0), (self._follow, 1.5), (self._read, 2.5), (self._undo, 1)):
                     scene()
-        except Stopped:
+                    self._hold(seconds)
+        except (Stopped, BrokenPipeError):
             raise
         except (SurvivedError, OSError) as error:
             words = self._box.last_words()
@@ -156,7 +162,7 @@ class Play:
         box = self._box
         box.prepare()
         self._write(self._others, _OTHERS_BYTES)
-        self._screen.title("survivectl demo: a small root disk fills up")
+        self._screen.title("survivectl demo: a small root disk fills up. Nothing of yours is touched.")
         data = os.statvfs(box.data)
         size, room = print_bytes(box.begin), print_bytes(data.f_bavail * data.f_frsize)
         if box.in_namespace:
@@ -190,8 +196,7 @@ class Play:
             is_high = self._box.begin - self._box.available() > HIGH_BYTES + MIB
             if written >= _CACHE_MOST_BYTES or (written >= _CACHE_BYTES and is_high):
                 break
-            for _ in range(2):
-                written += self._write_wheel(2 * number + _)
+            written += self._write_wheel(number)
             self._pause()
         self._before = _digest(self._cache)
         files = sum(len(names) for _, _, names in os.walk(self._cache))
@@ -205,11 +210,12 @@ class Play:
         share = f" at {print_share(fs['usage'])}" if self._box.in_namespace else ""
         self._screen.step(f"pressure is high{share}, so survived moves pip's cache and leaves a link")
         self._facts["usage"]["high"] = fs["usage"]
-        began = time.monotonic()
-        status = self._wait("moving pip's cache", lambda status: _pip(status)["target"] is not None and status["move"] is None)
-        self._facts["move"] = {"target": _pip(status)["target"], "size_bytes": _pip(status)["size_bytes"], "seconds": round(time.monotonic() - began, 2)}
-        target = os.readlink(self._cache)  # the kernel's word
+        self._wait("copying pip's cache", lambda _: os.path.islink(self._cache))
+        target = os.readlink(self._cache)
         self._screen.say(f"~/.cache/pip → {target}")
+        self._hold(0.5)
+        status = self._wait("removing the old copy", lambda status: _pip(status)["target"] == target and status["move"] is None)
+        self._facts["move"] = {"target": target, "size_bytes": _pip(status)["size_bytes"]}
 
     def _follow(self) -> None:
         self._scene = "usage falling"
@@ -224,7 +230,7 @@ class Play:
     def _read(self) -> None:
         self._scene = "the notice"
         mails = self._box.mailbox.notices
-        self._wait("the notice is on its way, by Apprise", lambda _: any("relocated" in mail["title"] for mail in mails))
+        self._wait("Apprise is delivering the notice", lambda _: any("relocated" in mail["title"] for mail in mails))
         mail = next(mail for mail in mails if "relocated" in mail["title"])
         self._screen.step("the notice, as it arrives by chat or e-mail (here: a web server of the demo)")
         for line in (mail["title"], *mail["message"].splitlines()):
@@ -247,18 +253,26 @@ class Play:
             if restoring.returncode != 4 or "--force" in words:
                 break
             words.append("--force")  # others have filled a real disk meanwhile
+        self._screen.say(output)
         if restoring.returncode:
             raise SurvivedError(f"survivectl {' '.join(words)} ended with exit code {restoring.returncode}: {output}")
         is_home = os.path.isdir(self._cache) and not os.path.islink(self._cache)
         if not is_home or _digest(self._cache) != self._before:
             raise SurvivedError("the cache did not come home byte for byte")
         status = self._wait("looking again", lambda status: _pip(status)["state"] == "home")
-        self._screen.say("~/.cache/pip is a directory again: names, modes, times and contents are what they were")
+        self._screen.say("Names, modes, times and contents are what they were.")
         self._screen.bar(_root(status))
         self._facts["usage"]["end"] = _root(status)["usage"]
         self._facts["undo"] = {"command": f"survivectl {' '.join(words)}", "identical": True}
 
     # ---- what they are made of ------------------------------------------------------------------------------------
+
+    def _hold(self, seconds: float) -> None:
+        """Give a person time to read; a pipe needs none."""
+        self._screen.rest()
+        end = time.monotonic() + seconds * self._screen.patience
+        while time.monotonic() < end:
+            self._pause()
 
     def _pause(self) -> None:
         time.sleep(_POLL_SECONDS)

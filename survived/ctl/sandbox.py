@@ -25,12 +25,14 @@ from typing import Any, Self
 
 from survived.errors import DaemonNotRunning, Refused, SurvivedError
 from survived.model import Reason
+from survived.observe.disks import is_below, read_mounts
 from survived.tell.control import ControlClient
 
 MIB = 1024**2
 ROOT_BYTES, DATA_BYTES = 64 * MIB, 256 * MIB
 HIGH_BYTES, LOW_BYTES, FLOOD_BYTES = 48 * MIB, 32 * MIB, 61 * MIB
 """The marks, counted from where the root disk stands when the demo begins: in a tmpfs of 64 MiB 75 %, 50 % and 95 %."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNSHARE = ("unshare", "-Urm", "--")  # short options: busybox has them, too
 _ROOM = {"root": FLOOD_BYTES + MIB, "data": 128 * MIB}
 _STOP_SECONDS = 6.0
@@ -57,28 +59,49 @@ timeout = "20s"
 """
 
 
-def make_folder() -> str:
-    """Return a new private directory for mount points: short, and not on `/` alone, which may be full."""
-    places = (tempfile.gettempdir(), "/dev/shm", os.environ.get("XDG_RUNTIME_DIR"))  # noqa: S108  mkdtemp is safe there
-    for place in places:
-        with contextlib.suppress(OSError):
-            return tempfile.mkdtemp(prefix="survived-", dir=place or None)
+def find_place() -> tuple[str, bool]:
+    """
+    Return the directory to mount in, and whether it was made for that and is to be removed.
+
+    In a namespace of our own a short and usual path can be covered without anybody noticing, unless something that we run
+    lies there, or a mount that would be in the way.
+    """
+    needed = {sys.executable, sys.prefix, sys.base_prefix, os.getcwd(), *sys.path}
+    needed |= {os.path.realpath(path) for path in needed}
+    used = {*needed, *(mount.point for mount in read_mounts())}
+    for place in ("/mnt", "/media", "/srv"):
+        if os.path.isdir(place) and not os.path.islink(place) and not any(is_below(path, place) for path in used):
+            return place, False
+    for folder in (tempfile.gettempdir(), "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):  # noqa: S108  mkdtemp is safe there
+        with contextlib.suppress(OSError):  # `/` may be full: that is what brings people here
+            return tempfile.mkdtemp(prefix="survived-", dir=folder or None), True
     raise SurvivedError("Cannot make a sandbox: no temporary directory can be written. Nothing was started.", "Set TMPDIR.")
 
 
-def may_unshare(folder: str) -> bool:
+def may_unshare(place: str) -> bool:
     """Tell by trying whether a namespace of our own can be made and a tmpfs mounted in it: many a system forbids one of them."""
-    trial = (*_UNSHARE, "mount", "-t", "tmpfs", "-o", "size=1m", "survived", folder)
     try:
-        return subprocess.run(trial, capture_output=True, timeout=10, stdin=subprocess.DEVNULL).returncode == 0  # noqa: PLW1510
+        return subprocess.run((*_UNSHARE, *_mount(place, MIB)), capture_output=True, timeout=10, stdin=subprocess.DEVNULL).returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
 
 
+def _mount(place: str, size: int) -> tuple[str, ...]:
+    return ("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "survived", place)
+
+
 def enter(words: list[str], descriptor: int) -> subprocess.Popen[bytes]:
-    """Start survivectl with `words` in a namespace of its own, with one more descriptor open; mounts end with its last process."""
+    """
+    Start survivectl with `words` in a namespace of its own, with one more descriptor open; mounts end with its last process.
+
+    It starts with signals blocked, so that none comes before it can note it: see `demo.Alarm`.
+    """
     command = [*_UNSHARE, sys.executable, "-m", "survived.ctl.main", *words]
-    return subprocess.Popen(command, env={**os.environ, **_python()}, pass_fds=(descriptor,))
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return subprocess.Popen(command, env={**os.environ, **_python()}, pass_fds=(descriptor,))
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _python() -> dict[str, str]:
@@ -103,11 +126,9 @@ class Sandbox:
     def mounted(cls, folder: str) -> Sandbox:
         """Mount the two tmpfs; only inside a namespace of our own."""
         root, data = os.path.join(folder, "root"), os.path.join(folder, "data")
-        for place, size in ((root, ROOT_BYTES), (data, DATA_BYTES)):
-            os.mkdir(place, 0o700)
-            done = subprocess.run(
-                ("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "survived", place), capture_output=True, text=True, check=False
-            )
+        for place, size in ((folder, MIB), (root, ROOT_BYTES), (data, DATA_BYTES)):
+            os.makedirs(place, 0o700, exist_ok=True)
+            done = subprocess.run(_mount(place, size), capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SurvivedError(f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace.")
         high, low, flood = (f"{size * 100 // ROOT_BYTES}%" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
@@ -123,7 +144,7 @@ class Sandbox:
                     continue
                 folders = tuple(tempfile.mkdtemp(prefix="survived-", dir=place.path) for place in (root, data))
                 if not _can_exchange(folders[0]):
-                    _remove(folders)
+                    remove_folders(folders)
                     continue
                 available = _available(folders[0])
                 high, low, flood = (f"{available - size} free" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
@@ -235,7 +256,7 @@ class Sandbox:
                     os.killpg(self.daemon.pid, signal.SIGKILL)
                 self.daemon.wait()
         self.mailbox.close()
-        _remove(self.folders)
+        remove_folders(self.folders)
 
 
 class Mailbox:
@@ -317,7 +338,7 @@ def _can_exchange(folder: str) -> bool:
     return True
 
 
-def _remove(folders: tuple[str, ...]) -> None:
+def remove_folders(folders: tuple[str, ...]) -> None:
     """Remove directories with all that is in them; what is left is told, for it is a place on the user's own disk."""
     for _ in range(3):
         for folder in folders:
@@ -327,8 +348,3 @@ def _remove(folders: tuple[str, ...]) -> None:
             return
         time.sleep(0.2)
     print(f"survivectl: Cannot remove '{left[0]}'.", file=sys.stderr)
-
-
-def remove_folder(folder: str) -> None:
-    """Remove the directory that the mount points were in."""
-    _remove((folder,))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _CELLS = 40
 _INDENT = "    "
 _ASCII = str.maketrans({"█": "#", "░": ".", "→": ">", "…": "~", "│": "|"})
+_TINTS = {"normal": "green", "high": "yellow", "flood": "red"}
 _STEPS_SHOWN = 8  # a bar in a pipe for each 8th of the disk
 
 
@@ -29,9 +30,13 @@ class Screen:
     `begin` is what was available when the demo began, `span` the bytes that the bar stands for, `marks` high and low in it.
     """
 
+    patience = 0.0
+    """How many of the seconds that a person needs to read are given."""
+
     def __init__(self, begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False) -> None:
         self._begin, self._span, self._marks, self._whole = begin, span, marks, whole
-        self._number, self._silent, self._shown = first, silent, ("", -1)
+        self._number, self._silent, self._shown = first, silent, -1
+        self._last_bar = ""
 
     def __enter__(self) -> Screen:
         return self
@@ -56,14 +61,19 @@ class Screen:
 
     def level(self, fs: Mapping[str, Any], doing: str) -> None:
         """Show how full the root disk is, while something is done: in a pipe only now and then."""
-        part = round(self._used(fs) / self._span * _STEPS_SHOWN)
-        if (doing, part) != self._shown:
-            self._shown = doing, part
+        part = int(self._used(fs) / self._span * _STEPS_SHOWN)
+        if part != self._shown:
             self.bar(fs)
 
     def bar(self, fs: Mapping[str, Any]) -> None:
-        """Show how full the root disk is, to stay."""
-        self._print(self.draw(fs), {"normal": "green", "high": "yellow", "flood": "red"}[fs["pressure"]])
+        """Show how full the root disk is, to stay; not twice the same."""
+        self._shown = int(self._used(fs) / self._span * _STEPS_SHOWN)
+        if (text := self.draw(fs)) != self._last_bar:
+            self._last_bar = text
+            self._print(text, _TINTS[fs["pressure"]])
+
+    def rest(self) -> None:
+        """Show that nothing is being done."""
 
     def draw(self, fs: Mapping[str, Any]) -> str:
         """Return the bar with its figures, which are those of the daemon."""
@@ -88,6 +98,8 @@ class Screen:
 class LiveScreen(Screen):
     """A terminal: the steps stay, below them a bar that moves and what is being done."""
 
+    patience = 1.0
+
     def __enter__(self) -> LiveScreen:
         from rich.console import Console
         from rich.live import Live
@@ -103,7 +115,10 @@ class LiveScreen(Screen):
 
     def level(self, fs: Mapping[str, Any], doing: str) -> None:
         self._bar, self._doing = self.draw(fs), doing
-        self._tint = {"normal": "green", "high": "yellow", "flood": "red"}[fs["pressure"]]
+        self._tint = _TINTS[fs["pressure"]]
+
+    def rest(self) -> None:
+        self._doing = ""
 
     def step(self, text: str) -> None:
         self._print("", "")
@@ -115,7 +130,8 @@ class LiveScreen(Screen):
         seconds = time.monotonic() - self._began
         turning = "|/-\\"[int(seconds * 8) % 4]
         doing = f"{_INDENT}{turning} {self._doing}" if self._doing else ""
-        return Text.assemble((encodable(self._bar), self._tint), "\n", (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True)
+        bar = f"{self._bar}\n" if self._bar != self._last_bar else ""
+        return Text.assemble((encodable(bar), self._tint), (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True)
 
     def _print(self, text: str, style: str) -> None:
         self._console.print(encodable(text), style=style or None)

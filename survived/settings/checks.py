@@ -152,15 +152,16 @@ class Report:
         """Raise `ConfigError` with all mistakes, or return if there is none."""
         if self.mistakes:
             hint = next((mistake.hint for mistake in self.mistakes if mistake.hint), "Correct it, then run: survivectl check")
-            raise ConfigError(_compose(self.mistakes), hint)
+            raise ConfigError(_compose(self.mistakes, self.file), hint)
 
 
-def _compose(mistakes: list[Mistake]) -> str:
+def _compose(mistakes: list[Mistake], file: str) -> str:
     """Return one message: a single mistake as a sentence, several as a numbered row."""
     if len(mistakes) == 1:
         only = mistakes[0]
         return f"Cannot use {only.origin}: {only.text}." + (f" Did you mean {_quoted(only.instead)}?" if only.instead else "")
-    parts, origin = [], mistakes[0].origin
+    origins = [mistake.origin for mistake in mistakes]
+    parts, origin = [], f"'{file}'" if f"'{file}'" in origins else origins[0]
     for number, mistake in enumerate(mistakes[:_MOST], 1):
         where = "" if mistake.origin == origin else f"{mistake.origin}: "
         instead = f" (did you mean {_quoted(mistake.instead)}?)" if mistake.instead else ""

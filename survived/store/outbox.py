@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 import random
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ class Outbox:
             from survived.store.database import Database  # the sender imports this file for its words alone
 
             db, self._numbers = Database(":memory:", SCHEMA), Outbox._memory_numbers
+            weakref.finalize(self, db.close)
         self._db = db
         self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
         self._renamed: dict[int, int] = {}

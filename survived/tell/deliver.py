@@ -60,7 +60,7 @@ class Delivery:
         self._buffer = b""
         self._waiting: dict[tuple[int, str], str] = {}
         self._results: list[Result] = []
-        self._deadline = 0.0
+        self._deadline, self._why_ended = 0.0, "the sender ended early"
         self.done = False
 
     def start(self, batch: Sequence[Pending], urls: Mapping[str, str], now: float) -> None:
@@ -90,7 +90,7 @@ class Delivery:
             finally:
                 os.close(request)
         except OSError as error:  # EAGAIN, ENOMEM: the pipe's other end closes below, so the loop comes to `on_readable`
-            self._end(f"the sender cannot be started: {error.strerror}")
+            self._why_ended = f"the sender cannot be started: {error.strerror}"
         finally:
             os.close(write_end)
 
@@ -127,7 +127,7 @@ class Delivery:
             except BlockingIOError:
                 return
             if not data:
-                self._end("the sender ended early")
+                self._end(self._why_ended)
                 return
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             for line in lines:
@@ -195,7 +195,7 @@ def main() -> None:
     request = json.load(sys.stdin.buffer)
     timeout = float(request["timeout"])
     signal.alarm(int(timeout) + 5)  # for the case that the parent dies before it can kill us
-    socket.setdefaulttimeout(min(_LONGEST_SOCKET_WAIT, 0.75 * timeout))
+    socket.setdefaulttimeout(min(_LONGEST_SOCKET_WAIT, timeout / 2))
     with suppress(OSError):
         os.nice(_NICE)
     answers = os.dup(1)

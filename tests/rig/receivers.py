@@ -284,7 +284,7 @@ class Mailbox:
         body = message.get_body(("plain", "html"))
         self.service.record(
             kind="smtp", mode=mode, sender=envelope.mail_from, to=envelope.rcpt_tos, subject=message["Subject"],
-            tls=session.ssl is not None, auth=bool(session.auth_data), body=body.get_content() if body else "",
+            tls=bool(session.ssl or server.transport.get_extra_info("ssl_object")), auth=bool(session.auth_data), body=body.get_content() if body else "",
         )  # fmt: skip
         return "250 OK"
 

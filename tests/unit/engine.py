@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ def other_filesystem(tmp_path: Path) -> Iterator[Path]:
     try:
         yield Path(folder)
     finally:
+        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,0 +1,76 @@
+"""
+How full the watched filesystems are and were: readings, gauges, rates and samples, for the loop to decide on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from survived.decide import forecast
+from survived.decide.pressure import check_marks, dwell_left, step_filesystem, worst
+from survived.model import Filesystem, Gauge, Pressure, Rules, Sample
+from survived.units import print_share
+
+if TYPE_CHECKING:
+    from survived.machine import Machine
+
+log = logging.getLogger(__name__)
+_SAMPLE_SECONDS = 30.0
+_SAMPLES = 720  # six hours
+
+
+class Levels:
+    """What is known of each watched filesystem, by mount."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.filesystems: tuple[Filesystem, ...] = ()
+        self.gauges: dict[str, tuple[Gauge, Gauge]] = {}
+        self.troubles: dict[str, str] = {}  # marks that make no sense on a filesystem, by mount
+        self._rates: dict[str, forecast.Rate] = {}
+        self._samples: dict[str, deque[Sample]] = {}
+
+    def read(self, rules: Rules, now: float) -> tuple[bool, list[Sample]]:
+        """Read once; return whether a pressure changed, and the samples that are worth keeping."""
+        self.filesystems = self._machine.read_filesystems()
+        mono, changed, fresh = time.monotonic(), False, []
+        troubles = {fs.mount: check_marks(fs, rules) for fs in self.filesystems}
+        self.troubles = {mount: trouble for mount, trouble in troubles.items() if trouble is not None}
+        for fs in self.filesystems:
+            before = self.gauges.get(fs.mount, (Gauge(), Gauge()))
+            after = self.gauges[fs.mount] = step_filesystem(before, fs, rules, mono)
+            if worst(before) is not worst(after):
+                log.info("%s: pressure %s, at %s", fs.mount, worst(after), print_share(fs.usage))
+                changed = True
+            self._rates[fs.mount] = forecast.follow(self._rates.get(fs.mount), fs, mono)
+            samples = self._samples.setdefault(fs.mount, deque(maxlen=_SAMPLES))
+            if not samples or now - samples[-1].time >= _SAMPLE_SECONDS:
+                samples.append(Sample(now, fs.mount, fs.used_bytes, fs.available_bytes, fs.inodes_used))
+                fresh.append(samples[-1])
+        return changed, fresh
+
+    def pressures(self) -> dict[str, Pressure]:
+        """Return the pressure of each filesystem."""
+        return {fs.mount: worst(self.gauges[fs.mount]) for fs in self.filesystems}
+
+    def worst(self) -> Pressure:
+        """Return the highest pressure of all."""
+        return max(self.pressures().values(), key=lambda pressure: pressure.rank, default=Pressure.NORMAL)
+
+    def seconds_to_full(self, now: float) -> dict[str, float | None]:
+        """Return the forecasts."""
+        return {fs.mount: forecast.seconds_to_full(list(self._samples.get(fs.mount, ())), now) for fs in self.filesystems}
+
+    def wait(self, rules: Rules) -> float:
+        """Return how long to sleep before the next reading: a dwell that ends is a reason to look."""
+        mono = time.monotonic()
+        waits = [forecast.next_wait(self.filesystems, rules, self._rates, mono)]
+        waits += [left for fs in self.filesystems if (left := dwell_left(self.gauges[fs.mount], rules, mono)) is not None]
+        return min(waits)
+
+    def line(self) -> str:
+        """Return one line about all of them."""
+        return ", ".join(f"{fs.mount} {print_share(fs.usage)} ({worst(self.gauges[fs.mount])})" for fs in self.filesystems)
