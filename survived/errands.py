@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import recover as recovery
 from survived.act import relocate as engine
+from survived.act.survey import check_source
 from survived.act.transfer import Care
 from survived.decide.housing import find_store
 from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from survived.act.task import Task
     from survived.machine import Machine
 
+_NO_DEVICE = -1
 _ASKED_SETTLE_SECONDS = 2.0
 """A person who asks for a move knows that nothing writes there; the daemon on its own waits for `[move] settle`."""
 
@@ -64,6 +66,7 @@ def care_for(machine: Machine, *, asked: bool) -> Care:
 
 def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = None, asked: bool = True) -> Operation:
     """Measure, pick a store (`to`: a data disk's directory or a store) and relocate."""
+    check_source(cache.path, home=machine.home, store_device=_NO_DEVICE)  # before minutes of measuring, and for its own reason
     task.enter("measure")
     try:
         size = measure_tree(cache.path, stop=task.stop.is_set)

@@ -38,27 +38,41 @@ class Post:
         self._host = socket.gethostname().split(".")[0]
         self._memory = notices.Memory()
         self._database: Database | None = None
-        self._outbox = Outbox(None)
+        self._spare = Outbox(None)  # for as long as there is no store, or the store cannot be written
+        self._outbox = self._spare
+        self._stored: dict[str, Outbox] = {}  # by database: what was sent and could not be recorded is not forgotten
         self._delivery: Delivery | None = None
+        self._sending = self._spare
+        self._is_told = False
 
     def use_store(self, machine: Machine) -> None:
         """Keep notices in the first open store; what waited in this process goes there. Without one they stay here."""
         database = next((opened.database for opened in machine.open.values()), None)
-        if database is self._database:
-            return
         if database is None:
             # What the store kept cannot be read any more; it goes out when the store is back.
-            self._database, self._outbox = None, Outbox(None)
+            self._database, self._outbox = None, self._spare
             return
-        fresh = Outbox(database)
+        if database is self._database and self._outbox is not self._spare:
+            return
+        if database is not self._database:
+            self._stored[database.path] = Outbox(database)
+        stored = self._stored[database.path]
         try:
-            fresh.adopt(self._outbox)
-            if (kept := database.recall(_MEMORY)) is not None:
+            if (kept := database.recall(_MEMORY)) is not None and database is not self._database:
                 self._memory = notices.Memory.from_dict(json.loads(kept))
+            stored.adopt(self._spare)
         except (SurvivedError, ValueError) as error:
-            log.warning("Notices stay in memory: %s", error)
+            self._stay_in_memory(str(error))
             return
-        self._database, self._outbox = database, fresh
+        self._database, self._outbox, self._is_told = database, stored, False
+        if self._sending is self._spare:
+            self._sending = stored
+
+    def _stay_in_memory(self, why: str) -> None:
+        """Keep new notices here while the store cannot be written, saying so once."""
+        if not self._is_told:
+            log.warning("%s Notices wait in memory.", why)
+        self._outbox, self._is_told = self._spare, True
 
     # ---- events -------------------------------------------------------------------------------------------------
 
@@ -90,37 +104,40 @@ class Post:
             except SurvivedError as error:
                 log.warning("%s What has been told may be told again after a restart.", error)
 
-    def _put(self, notice: Notice) -> int:
+    def _put(self, notice: Notice) -> None:
         destinations = [destination_key(url) for url in self._machine.settings.notify_urls()]
         try:
-            return self._outbox.put(notice, destinations)
+            self._outbox.put(notice, destinations)
         except SurvivedError as error:
-            # The data disk is full or gone: what it cannot keep waits here.
-            log.warning("%s The notice waits in memory.", error)
-            self._database, self._outbox = None, Outbox(None)
-            return self._outbox.put(notice, destinations)
+            self._stay_in_memory(error.message)
+            self._spare.put(notice, destinations)
 
     # ---- sending --------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Start a delivery if one is due, end one that takes too long."""
         if self._delivery is not None:
-            if self._delivery.expired(now):
+            if self._delivery.expired(time.monotonic()):
                 self._collect()
             return
         urls = {destination_key(url): url for url in self._machine.settings.notify_urls()}
         batch = self._outbox.due(now, tuple(urls))
         if not batch:
             return
-        self._delivery = Delivery(self._machine.settings.notify.timeout)
-        self._delivery.start(batch, urls, now)
-        self._selector.register(self._delivery.fileno(), selectors.EVENT_READ, lambda _: self._collect())
+        delivery = Delivery(self._machine.settings.notify.timeout)
+        try:
+            delivery.start(batch, urls, time.monotonic())
+        except OSError as error:  # EMFILE, ENOMEM: the batch is still due at the next tick
+            log.warning("Cannot send notices: %s, trying again", error.strerror)
+            return
+        self._delivery, self._sending = delivery, self._outbox
+        self._selector.register(delivery.fileno(), selectors.EVENT_READ, lambda _: self._collect())
 
     def _collect(self) -> None:
         delivery = self._delivery
         if delivery is None:
             return
-        self._outbox.record(delivery.on_readable(), time.time())
+        self._sending.record(delivery.on_readable(), time.time())
         if delivery.done:
             self._selector.unregister(delivery.fileno())
             delivery.close()

@@ -3,15 +3,19 @@ One faithful pass from a live tree to a staging tree; passes repeat until one fi
 
 What a file was when it was copied is remembered as a 64-bit hash of its path, inode, size, mtime and ctime, so that
 a later pass knows what changed, even when size and mtime were put back; the ctime cannot be. A million files are 8 MB.
+What changed since the pass began is not remembered but copied again by the next one, for two changes in one tick of a
+coarse clock have one ctime, and so have all writes to a mapped page until it is written back (hence the sync before).
 Preserved: mode, owner, times to the nanosecond, xattrs and with them ACLs, hard links inside the tree, holes, and
 names of any bytes. What cannot be preserved is refused, never dropped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+import time
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
@@ -27,7 +31,12 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OWN_XATTRS = ("user.", "system.posix_acl_", "trusted.")
+_ACL = "system.posix_acl_"
+_OWN_XATTRS = ("user.", _ACL, "trusted.", "security.capability")
+TICK_NS = 20_000_000
+"""A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
+_FUTURE_NS = 5_000_000_000
+"""A ctime this far ahead comes from a clock that was put back or is another machine's, and tells nothing about now."""
 
 
 @dataclass(slots=True)
@@ -40,6 +49,7 @@ class Pass:
     copied: int = 0  # differences that were mended: 0 means that the copy was faithful already
     source_mark_ns: int = 0
     target_mark_ns: int = 0
+    began_ns: int = 0
     signatures: array[int] = field(default_factory=lambda: array("Q"))
 
 
@@ -56,17 +66,34 @@ class TreeCopy:
         self._known: array[int] = array("Q")
         self._device = os.fstat(source_fd).st_dev
         self._first = True
+        self._inherits = True  # what is made in the copy may get an ACL from its folder
+        self._fresh_ns = 0
         self._links: dict[int, tuple[int, str, int]] = {}  # inode: (the copy's inode, its path, links seen)
         self._no_atime = os.O_NOATIME
 
     def run_pass(self) -> Pass:
         """Copy what differs, remove what is gone; the result's `copied` counts both."""
-        found = Pass()
+        found = Pass(began_ns=time.time_ns())
+        self._fresh_ns = found.began_ns - TICK_NS
+        with contextlib.suppress(OSError):  # a write that others lost, on a disk that is not ours to mend
+            fs.sync_filesystem(self._source_fd)
         self._links = {}
+        self._prepare_root()
         self._directory(self._source_fd, self._copy_fd, "", found)
         found.signatures = array("Q", sorted(found.signatures))
         self._known, self._first = found.signatures, False
         return found
+
+    def _prepare_root(self) -> None:
+        if not self._first:
+            if os.fstat(self._copy_fd).st_mode & 0o700 != 0o700:
+                os.fchmod(self._copy_fd, 0o700)
+        else:
+            # The folder in which the copy was made may have a default ACL, which would go on to everything in it.
+            for name in _list_xattrs(self._copy_fd):
+                if name.startswith(_ACL):
+                    os.removexattr(self._copy_fd, name)
+        self._inherits = not self._first
 
     def _directory(self, top_fd: int, top_copy_fd: int, top: str, found: Pass) -> None:
         # A frame: source fd, copy fd, path, sub directories still to do. An explicit stack, since trees can be deep.
@@ -78,7 +105,7 @@ class TreeCopy:
                 if below:
                     name = below.pop()
                     try:
-                        deeper_fd = self._open(name, source_fd, path, fs.DIRECTORY)
+                        deeper_fd = self._open(name, source_fd, f"{path}{name}", fs.DIRECTORY)
                     except FileNotFoundError:
                         found.copied += 1  # moved or removed meanwhile; the next pass sees where to
                         continue
@@ -113,7 +140,7 @@ class TreeCopy:
                 else:
                     try:
                         self._entry(source_fd, copy_fd, path, name, found)
-                    except FileNotFoundError:
+                    except (FileNotFoundError, FileExistsError):  # gone, or listed twice since it was made anew
                         found.copied += 1
         if not self._first:
             with os.scandir(copy_fd) as entries:
@@ -145,12 +172,14 @@ class TreeCopy:
         same, there = self._see(info, path, found, is_root=path == ""), os.fstat(copy_fd)
         if not same or not self._alike(info, there):
             self._metadata(source_fd, copy_fd, info, path)
-        else:
-            found.target_mark_ns = max(found.target_mark_ns, there.st_ctime_ns)
+            there = os.fstat(copy_fd)
+            if same and not self._alike(info, there):
+                raise self._refuse(Reason.UNFAITHFUL, path, "its mode, owner or times cannot be kept there")
+        found.target_mark_ns = max(found.target_mark_ns, there.st_ctime_ns)
         self._tick(0, 1)
 
     def _see(self, info: os.stat_result, path: str, found: Pass, *, is_root: bool = False) -> bool:
-        """Count an entry and return whether it is exactly what an earlier pass copied. A root's ctime moves with its name."""
+        """Count an entry and return whether it is exactly what an earlier pass copied."""
         allocated = info.st_blocks * 512
         if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
             copied, where, seen = self._links.get(info.st_ino, (0, "", 0))
@@ -162,12 +191,14 @@ class TreeCopy:
             found.size_bytes += allocated
             found.reclaimable_bytes += allocated
         found.files += not stat.S_ISDIR(info.st_mode)
-        ctime = 0 if is_root else info.st_ctime_ns
-        found.source_mark_ns = max(found.source_mark_ns, ctime)
+        ctime = info.st_ctime_ns
+        if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
+            found.source_mark_ns = max(found.source_mark_ns, ctime)
         text = b"%s\0%d %d %d %d" % (os.fsencode(path), info.st_ino, info.st_size, info.st_mtime_ns, ctime)
         signature = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
-        found.signatures.append(signature)
-        known, at = self._known, 0
+        if ctime < self._fresh_ns or ctime > time.time_ns() + _FUTURE_NS:
+            found.signatures.append(signature)
+        known = self._known
         if self._first:
             return False
         at = bisect_left(known, signature)
@@ -178,6 +209,8 @@ class TreeCopy:
 
     def _entry(self, source_fd: int, copy_fd: int, path: str, name: str, found: Pass) -> None:
         info = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "became a directory since it was listed", name)
         where = f"{path}{name}"
         same = self._see(info, where, found)
         there = None if self._first else fs.exists(copy_fd, name)
@@ -225,33 +258,54 @@ class TreeCopy:
         folder_fd = fs.open_below(self._copy_fd, folder)
         try:
             os.link(base, name, src_dir_fd=folder_fd, dst_dir_fd=copy_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP):
+                raise self._refuse(Reason.UNFAITHFUL, first, "its hard links cannot be kept there") from error
+            raise
         finally:
             os.close(folder_fd)
         return True
+
+    def copy_or_link(self, source_fd: int, copy_fd: int, name: str, info: os.stat_result, where: str, to: str) -> None:
+        """Copy one entry to the free name `to`, or link it where an earlier call copied its inode; `where` is its path later."""
+        if info.st_nlink > 1:
+            self._links.setdefault(info.st_ino, (0, "", 1))
+            with contextlib.suppress(FileNotFoundError):  # the first copy is gone again: somebody lives in this tree
+                if self._link(info, copy_fd, to):
+                    return
+        self.copy_entry(source_fd, copy_fd, name, info, where, to)
+        if info.st_nlink > 1:
+            self._links[info.st_ino] = (os.stat(to, dir_fd=copy_fd, follow_symlinks=False).st_ino, where, 1)
 
     def copy_entry(self, source_fd: int, copy_fd: int, name: str, info: os.stat_result, where: str, to: str | None = None) -> None:
         """Copy one entry that is no directory to a name (`to`, else its own) that must be free."""
         kind, to = stat.S_IFMT(info.st_mode), to or name
         if kind == stat.S_IFREG:
-            self._copy_file(source_fd, copy_fd, name, where, to)
+            self._copy_file(source_fd, copy_fd, name, info, where, to)
             return
         if kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=source_fd), to, dir_fd=copy_fd)
         elif kind in (stat.S_IFIFO, stat.S_IFSOCK):
             os.mknod(to, info.st_mode, dir_fd=copy_fd)
-            os.chmod(to, stat.S_IMODE(info.st_mode), dir_fd=copy_fd)
         else:
             raise self._refuse(Reason.DEVICE_NODE, where, "it is a device node")
         there = os.stat(to, dir_fd=copy_fd, follow_symlinks=False)
         if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
-            os.chown(to, info.st_uid, info.st_gid, dir_fd=copy_fd, follow_symlinks=False)
+            try:
+                os.chown(to, info.st_uid, info.st_gid, dir_fd=copy_fd, follow_symlinks=False)
+            except PermissionError as error:
+                raise self._refuse(Reason.NOT_OURS, where, "its owner or group is not ours to give") from error
+        # Neither can be opened without a side effect; no system call for attributes takes a directory and a name.
+        self._xattrs(f"/proc/self/fd/{source_fd}/{name}", f"/proc/self/fd/{copy_fd}/{to}", where)
+        if kind != stat.S_IFLNK:
+            os.chmod(to, stat.S_IMODE(info.st_mode), dir_fd=copy_fd)
         os.utime(to, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=copy_fd, follow_symlinks=False)
 
-    def _copy_file(self, source_fd: int, copy_fd: int, name: str, where: str, to: str) -> None:
+    def _copy_file(self, source_fd: int, copy_fd: int, name: str, seen: os.stat_result, where: str, to: str) -> None:
         fd = self._open(name, source_fd, where, _READ | self._no_atime)
         try:
             info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
+            if not stat.S_ISREG(info.st_mode) or info.st_ino != seen.st_ino:
                 raise FileNotFoundError(errno.ENOENT, "replaced while copied", where)
             if fs.is_fixed(fd):
                 raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
@@ -277,24 +331,25 @@ class TreeCopy:
             os.fchmod(copy, stat.S_IMODE(info.st_mode))
         os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
 
-    def _xattrs(self, fd: int, copy: int, where: str) -> None:
-        try:
-            names = [name for name in os.listxattr(fd) if name.startswith(_OWN_XATTRS)]
-        except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-                return
-            raise
-        stale = [] if self._first else [n for n in os.listxattr(copy) if n.startswith(_OWN_XATTRS) and n not in names]
+    def copy_folder_metadata(self, source_fd: int, copy_fd: int, where: str) -> None:
+        """Give one open directory the owner, attributes, mode and times of another."""
+        self._metadata(source_fd, copy_fd, os.fstat(source_fd), where)
+
+    def _xattrs(self, source: int | str, copy: int | str, where: str) -> None:
+        names = [name for name in _list_xattrs(source) if name.startswith(_OWN_XATTRS)]
+        stale = [n for n in _list_xattrs(copy) if n.startswith(_OWN_XATTRS) and n not in names] if self._inherits else []
+        name = ""
         try:
             for name in names:
-                os.setxattr(copy, name, os.getxattr(fd, name))
+                os.setxattr(copy, name, os.getxattr(source, name, **_own(source)), **_own(copy))
             for name in stale:
-                os.removexattr(copy, name)
+                os.removexattr(copy, name, **_own(copy))
         except OSError as error:
-            # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* without root.
+            # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* without root; ENODATA: removed meanwhile.
             if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG):
                 raise self._refuse(Reason.UNFAITHFUL, where, f"its extended attribute {name} cannot be kept there") from error
-            raise
+            if error.errno != errno.ENODATA:
+                raise
 
     def _open(self, name: str, dir_fd: int, where: str, flags: int) -> int:
         try:
@@ -313,63 +368,15 @@ class TreeCopy:
         return Refused(reason, f"Cannot move '{self._source}': '{where.rstrip('/') or '.'}' in it: {why}. Nothing was changed.")
 
 
-def same_content(source_fd: int, copy_fd: int, tick: Callable[[int, int], None]) -> str | None:
-    """
-    Compare every regular file byte for byte, the copy as its device gives it back; return the first path that differs.
+def _own(file: int | str) -> dict[str, bool]:
+    """An open file has no link to follow, and the functions for attributes refuse to be told so."""
+    return {} if isinstance(file, int) else {"follow_symlinks": False}
 
-    The copy's pages are dropped first (POSIX_FADV_DONTNEED after a sync), so that what is read is what was written.
-    """
-    stack = [(os.dup(source_fd), os.dup(copy_fd), "")]
+
+def _list_xattrs(file: int | str) -> list[str]:
     try:
-        while stack:
-            one_fd, other_fd, path = stack.pop()
-            try:
-                with os.scandir(one_fd) as entries:
-                    listed = list(entries)
-                for entry in listed:
-                    if entry.is_dir(follow_symlinks=False):
-                        deeper = os.open(entry.name, fs.DIRECTORY, dir_fd=one_fd)
-                        stack.append((deeper, os.open(entry.name, fs.DIRECTORY, dir_fd=other_fd), f"{path}{entry.name}/"))
-                    elif entry.is_file(follow_symlinks=False) and not _same_file(one_fd, other_fd, entry.name, tick):
-                        return f"{path}{entry.name}"
-            finally:
-                os.close(one_fd)
-                os.close(other_fd)
-        return None
-    finally:
-        for one_fd, other_fd, _ in stack:
-            os.close(one_fd)
-            os.close(other_fd)
-
-
-def _same_file(one_dir: int, other_dir: int, name: str, tick: Callable[[int, int], None]) -> bool:
-    one = os.open(name, _READ, dir_fd=one_dir)
-    try:
-        other = os.open(name, _READ, dir_fd=other_dir)
-        try:
-            os.posix_fadvise(other, 0, 0, os.POSIX_FADV_DONTNEED)
-            size = os.fstat(one).st_size
-            if size != os.fstat(other).st_size:
-                return False
-            at = 0
-            while (at := min(_next_data(one, at, size), _next_data(other, at, size))) < size:
-                ours = os.pread(one, 1 << 20, at)
-                if ours != os.pread(other, 1 << 20, at):
-                    return False
-                tick(len(ours), 0)
-                at += len(ours) or size
-            return True
-        finally:
-            os.close(other)
-    finally:
-        os.close(one)
-
-
-def _next_data(fd: int, at: int, size: int) -> int:
-    """Return where data begins at or after `at`, or `size`: a hole need not be read to be known as zeros."""
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA)
+        return os.listxattr(file, **_own(file))
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        return at  # EINVAL: no holes on this filesystem
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return []
+        raise

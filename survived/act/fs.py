@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import stat
 import struct
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ _IOPRIO_IDLE = 3 << 13
 _FS_IOC_GETFLAGS = 0x80086601 if struct.calcsize("P") == 8 else 0x80046601
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _CHUNK = 16 << 20
+_ENOUGH_DESCRIPTORS = 1 << 16
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,6 +71,41 @@ def rename_new(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
 def replace(dir_fd: int, fresh: str, name: str) -> None:
     """Put `fresh` in the place of `name` in one step; the caller syncs."""
     os.rename(fresh, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def place(dir_fd: int, fresh: str, name: str) -> None:
+    """Give `fresh` a name that must be free (EEXIST) in the same directory, in one step; the caller syncs."""
+    try:
+        _renameat2(dir_fd, fresh, dir_fd, name, _RENAME_NOREPLACE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        if exists(dir_fd, name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+        os.rename(fresh, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def allow_many_descriptors() -> None:
+    """Raise the soft limit of open files towards the hard one: a walk has one or two open for each level of a tree."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def movable(fd: int) -> Iterator[None]:
+    """Let a directory of ours be moved to another folder, which takes the right to write it; its mode is put back."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & 0o200:
+        yield
+        return
+    os.fchmod(fd, mode | 0o200)
+    try:
+        yield
+    finally:
+        os.fchmod(fd, mode)
 
 
 def sync_filesystem(fd: int) -> None:
@@ -154,11 +191,13 @@ def _copy_sparse(source_fd: int, copy_fd: int, size: int, tick: Callable[[int], 
     while end < size:
         try:
             begin = os.lseek(source_fd, end, os.SEEK_DATA)
+            end = os.lseek(source_fd, begin, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end, or it was cut meanwhile
                 return
-            raise
-        end = os.lseek(source_fd, begin, os.SEEK_HOLE)
+            if error.errno != errno.EINVAL:
+                raise
+            begin, end = end, size  # no holes known on this filesystem
         _copy_range(source_fd, copy_fd, begin, end, tick)
 
 
@@ -182,6 +221,9 @@ def _copy_range(source_fd: int, copy_fd: int, begin: int, end: int, tick: Callab
             if data:
                 os.lseek(copy_fd, at, os.SEEK_SET)
                 _write_all(copy_fd, data)
+        if done == 0 and in_kernel:  # some FUSE filesystems copy nothing and say no word
+            in_kernel = False
+            continue
         if done == 0:  # shorter than it was
             return
         if want == _CHUNK:

@@ -18,7 +18,7 @@ from survived.act.reconcile import reconcile
 from survived.act.stages import Recovery, Seen, recovery
 from survived.act.task import Task
 from survived.act.transfer import holders_of, name_holders
-from survived.errors import NeedsPerson
+from survived.errors import NeedsPerson, SurvivedError
 from survived.model import Operation, Stage, Verb
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ def look(parent_fd: int, name: str, target: str) -> Seen:
 
 
 def recover_all(store: Store, journal: Journal) -> tuple[list[Operation], list[NeedsPerson]]:
-    """Recover every unfinished operation and sweep staging; return what came of each, and what needs a person."""
+    """
+    Recover every unfinished operation and sweep staging; return what came of each, and what needs a person.
+
+    What cannot be ended for another reason, such as a disk that fails, is among the latter. OSError about staging itself.
+    """
+    fs.allow_many_descriptors()
     ended: list[Operation] = []
     puzzles: list[NeedsPerson] = []
     for operation in journal.open_operations():
@@ -49,6 +54,14 @@ def recover_all(store: Store, journal: Journal) -> tuple[list[Operation], list[N
             ended.append(recover_operation(store, journal, operation))
         except NeedsPerson as puzzle:
             puzzles.append(puzzle)
+        except (SurvivedError, OSError) as error:  # one that cannot be ended now must not keep the others from it
+            why = error.message if isinstance(error, SurvivedError) else (error.strerror or str(error)).lower()
+            puzzles.append(
+                NeedsPerson(
+                    f"Cannot finish the {operation.verb} of '{operation.source}': {why.rstrip('.')}. It is tried again at the next start.",
+                    "Run survivectl recover when that is mended.",
+                )
+            )
     unfinished = {str(operation.id) for operation in journal.open_operations()}
     with fs.opened("staging", dir_fd=store.fd) as staging_fd:
         for name in os.listdir(staging_fd):
@@ -65,6 +78,8 @@ def recover_operation(store: Store, journal: Journal, operation: Operation, tick
 
     Raises `NeedsPerson` where the disk looks as no crash of ours explains; nothing is touched then.
     """
+    if not operation.target.startswith(f"{store.path}/"):
+        raise _puzzled(operation, f"its store was at another place then, and is at '{store.path}' now")
     try:
         parent_fd = os.open(os.path.dirname(operation.source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -73,6 +88,8 @@ def recover_operation(store: Store, journal: Journal, operation: Operation, tick
         name, aside = os.path.basename(operation.source), store.aside(operation.id)
         source, beside = look(parent_fd, name, operation.target), look(parent_fd, aside, operation.target)
         verdict = recovery(operation.verb, operation.stage, source, beside, target_is_there=os.path.isdir(operation.target))
+        if verdict is Recovery.NOTHING:
+            return operation
         if verdict is Recovery.ASK:
             raise _puzzled(operation, f"at its path is {source}, beside it {beside}, after the stage '{operation.stage}'")
         if verdict is Recovery.ROLL_BACK:
@@ -145,7 +162,8 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task) -> 
                 return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
             note = _reconcile(old_fd, old_name, new_path, operation, task)
             # Under its new name it is scrap whatever happens next: a half-removed tree is never reconciled again.
-            fs.rename_new(old_fd, old_name, scrap_fd, scrap)
+            with fs.opened(old_name, dir_fd=old_fd) as scrapped_fd, fs.movable(scrapped_fd):
+                fs.rename_new(old_fd, old_name, scrap_fd, scrap)
             operation = journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
         task.enter("remove")
         fs.remove_tree(scrap_fd, scrap, task.walk)
@@ -166,8 +184,8 @@ def _reconcile(old_fd: int, old_name: str, new_path: str, operation: Operation, 
             source=operation.source,
             tick=task.walk,
         )
-        if late.brought or late.removed or late.conflicts:
-            fs.sync_filesystem(new)
+        # Also when there was nothing: an earlier start may have brought it and not come to this point.
+        fs.sync_filesystem(new)
     if late.conflicts:
         return f"Changed on both sides, both kept (the older as *.survived-late): {', '.join(late.conflicts[:5])}"
     return ""

@@ -53,10 +53,12 @@ def relocate(
     Raises `Refused`, `Stopped` or `SurvivedError`; the source is complete at its path then, and the copy is gone or
     goes at the next start. `size` is the last measurement, for the check of room and the progress.
     """
-    check_source(source, home=ends.home, store_device=ends.store.device_id)
-    _check_unfinished(ends, source)
-    survey(source, task.walk)
-    _check_room(ends.store.path, source, size, keep_free)
+    fs.allow_many_descriptors()
+    with _said(source, Verb.RELOCATE):
+        check_source(source, home=ends.home, store_device=ends.store.device_id)
+        _check_unfinished(ends, source)
+        survey(source, task.walk)
+        _check_room(ends.store.path, source, size, keep_free)
     target = ends.store.target_for(source)
     operation = ends.journal.begin(Verb.RELOCATE, cache_id, source, target, time.time())
     task.begin(Verb.RELOCATE, cache_id, source, target, bytes_total=size.size_bytes, files_total=size.files + size.directories)
@@ -70,7 +72,8 @@ def relocate(
         task.enter("exchange")
         folder_fd = fs.open_below(ends.store.fd, os.path.dirname(ends.store.relative(target)), make=True)
         open_things.callback(os.close, folder_fd)
-        fs.rename_new(staging_fd, "tree", folder_fd, os.path.basename(target))
+        with fs.movable(copy_fd):
+            fs.rename_new(staging_fd, "tree", folder_fd, os.path.basename(target))
         operation = ends.journal.advance(
             operation, Stage.COPIED, time.time(), size_bytes=found.size_bytes, files=found.files,
             freed_bytes=found.reclaimable_bytes, source_mark_ns=found.source_mark_ns, target_mark_ns=found.target_mark_ns,
@@ -78,6 +81,9 @@ def relocate(
         parent_fd = open_things.enter_context(fs.opened(os.path.dirname(source), follow=True))
         aside = ends.store.aside(operation.id)
         ends.ballast.with_room(lambda: os.symlink(target, aside, dir_fd=parent_fd), parent_fd)
+        there = fs.exists(parent_fd, os.path.basename(source))
+        if there is None or not os.path.samestat(there, os.fstat(source_fd)):
+            raise Refused(Reason.UNSETTLED, f"Cannot move '{source}': it was replaced while it was copied. Nothing was changed.")
         _exchange(parent_fd, aside, os.path.basename(source), source)
         operation = ends.journal.advance(operation, Stage.EXCHANGED, time.time())
     return _finish(ends, operation, task)
@@ -92,17 +98,20 @@ def restore(
     Refuses (WOULD_FILL) when the source's filesystem would come to `high` or above, unless `forced`; never goes on
     where it would not fit at all.
     """
+    fs.allow_many_descriptors()
     source, target = relocation.source, relocation.target
     if not os.path.islink(source) or os.readlink(source) != target:
         raise SurvivedError(
             f"Cannot restore '{source}': it is not the link that survived left there. Nothing was changed.", "Run survivectl list."
         )
-    _check_unfinished(ends, source)
+    with _said(source, Verb.RESTORE):
+        _check_unfinished(ends, source)
     if not os.path.isdir(target):
         raise SurvivedError(
             f"Cannot restore '{source}': '{target}' is not there. Nothing was changed.", "Is the data disk mounted?"
         )
-    _check_home_room(source, size, high, forced=forced)
+    with _said(source, Verb.RESTORE):
+        _check_home_room(source, size, high, forced=forced)
     operation = ends.journal.begin(Verb.RESTORE, relocation.cache_id, source, target, time.time())
     task.begin(
         Verb.RESTORE, relocation.cache_id, source, target, bytes_total=size.size_bytes, files_total=size.files + size.directories
@@ -121,9 +130,21 @@ def restore(
             operation, Stage.COPIED, time.time(), size_bytes=found.size_bytes, files=found.files,
             source_mark_ns=found.source_mark_ns, target_mark_ns=found.target_mark_ns,
         )  # fmt: skip
+        if recover.look(parent_fd, os.path.basename(source), target) is not recover.Seen.OUR_LINK:
+            raise Refused(Reason.UNSETTLED, f"Cannot restore '{source}': its link was replaced meanwhile. Nothing was changed.")
         _exchange(parent_fd, aside, os.path.basename(source), source)
         operation = ends.journal.advance(operation, Stage.EXCHANGED, time.time())
     return _finish(ends, operation, task)
+
+
+@contextlib.contextmanager
+def _said(source: str, verb: Verb) -> Iterator[None]:
+    """Say in a sentence what the kernel said while we only looked."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise SurvivedError(f"Cannot {verb} '{source}': {why}. Nothing was changed.") from error
 
 
 @contextlib.contextmanager
@@ -145,8 +166,8 @@ def _undo(ends: Ends, operation: Operation, *, hurry: bool) -> str:
         if time.monotonic() > deadline:
             raise Stopped("Stopped while removing a copy.")
 
-    current = ends.journal.operation(operation.id) or operation
     try:
+        current = ends.journal.operation(operation.id) or operation
         after = recover.recover_operation(ends.store, ends.journal, current, in_time)
     except (SurvivedError, OSError):
         return "The path is as it was; the copy is removed at the next start."
@@ -158,7 +179,8 @@ def _finish(ends: Ends, operation: Operation, task: Task) -> Operation:
         return recover.finish(ends.store, ends.journal, operation, task)
     except OSError as error:
         raise SurvivedError(
-            f"'{operation.source}' is in its new place, but what stood in the old one cannot be removed: {_explain(error, operation)}.",
+            f"'{operation.source}' is in its new place, but what stood in the old one cannot be removed: "
+            f"{_explain(error, operation)}.",
             "It is tried again at the next start, or now by survivectl recover.",
         ) from error
 
@@ -203,8 +225,8 @@ def _check_room(store_path: str, source: str, size: TreeSize, keep_free: Mark) -
     if left < 0 or total == 0 or (disk.used_bytes + size.size_bytes) / total > keep_free.as_usage(total):
         raise Refused(
             Reason.NO_ROOM,
-            f"Cannot move '{source}': it needs {print_bytes(size.size_bytes)}, and '{disk.mount}' has {print_bytes(disk.available_bytes)} "
-            "of which a share is kept free. Nothing was changed.",
+            f"Cannot move '{source}': it needs {print_bytes(size.size_bytes)}, and '{disk.mount}' has "
+            f"{print_bytes(disk.available_bytes)} of which a share is kept free. Nothing was changed.",
             "Name another disk under [data] disks, or lower keep_free.",
         )
 

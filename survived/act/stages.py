@@ -44,8 +44,9 @@ def recovery(verb: Verb, stage: Stage, source: Seen, aside: Seen, *, target_is_t
         return Recovery.NOTHING
     before, after = (Seen.TREE, Seen.OUR_LINK) if verb is Verb.RELOCATE else (Seen.OUR_LINK, Seen.TREE)
     if source is before and stage is not Stage.EXCHANGED:
-        # What was prepared may be there (complete or not) or not yet; a second tree of the user's may not.
-        harmless = (Seen.NOTHING, after)
+        # What was prepared may be there (complete or not) or not yet; a second tree of the user's may not. The copy that a
+        # restore prepared is no scrap when what it was made from is gone.
+        harmless = (Seen.NOTHING, after) if verb is Verb.RELOCATE or target_is_there else (Seen.NOTHING,)
         return Recovery.ROLL_BACK if aside in harmless else Recovery.ASK
     if source is after and verb is Verb.RELOCATE and not target_is_there:
         # The data disk lost the copy; the old tree still stands aside and goes back to its name.

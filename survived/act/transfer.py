@@ -6,6 +6,7 @@ Leaves the tool's own lock held, where the tool has one, so that the caller can 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.act.copying import Pass, TreeCopy, same_content
+from survived.act.comparing import same_content
+from survived.act.copying import TICK_NS, Pass, TreeCopy
 from survived.errors import Refused, SurvivedError
 from survived.model import Holder, Reason
 from survived.observe.holders import find_holders
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     import contextlib
 
     from survived.act.task import Task
-
-_TICK_NS = 20_000_000
-"""A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
-
 
 @dataclass(frozen=True, slots=True)
 class Care:
@@ -65,20 +63,29 @@ def copy_settled(
     task.enter("settle")
     deadline = time.monotonic() + care.patience_seconds
     locked = lock is None
+    verified, suspect = not care.verify_content, ""
     while True:
         # Synced before the look that decides, so that nothing is left to write when it says that all is there.
         task.enter("sync")
         fs.sync_filesystem(copy_fd)
         task.enter("settle")
-        time.sleep(_TICK_NS / 1e9)
+        time.sleep(TICK_NS / 1e9)
         locked = locked or _take_lock(source_fd, str(lock), locks)
         found = copy.run_pass()
         quiet = time.time() - found.source_mark_ns / 1e9
         holders = holders_of(source, lock)
+        if found.copied:
+            verified, suspect = not care.verify_content, ""  # what differed may have changed after it was copied
+        elif suspect:
+            raise SurvivedError(f"Cannot move '{source}': the copy of '{suspect}' reads back differently. The copy is removed.")
         if found.copied == 0 and locked and not holders and (quiet >= care.settle_seconds or quiet < -5):
-            if care.verify_content and (differs := same_content(source_fd, copy_fd, task.walk)):
-                raise SurvivedError(f"Cannot move '{source}': the copy of '{differs}' reads back differently. The copy is removed.")
-            return found
+            if verified:
+                # A ctime from the future tells nothing; whatever changes from now on is later than this pass began.
+                found.source_mark_ns = min(found.source_mark_ns, found.began_ns - TICK_NS)
+                return found
+            suspect = same_content(source_fd, copy_fd, task.walk) or ""
+            verified = not suspect
+            continue  # comparing takes long: look once more
         if time.monotonic() >= deadline:
             raise _impatient(source, holders, locked, care)
         missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
@@ -95,7 +102,8 @@ def _impatient(source: str, holders: tuple[Holder, ...], locked: bool, care: Car
         )
     return Refused(
         Reason.UNSETTLED,
-        f"Cannot move '{source}': it keeps changing, and was never quiet for {print_seconds(care.settle_seconds)}. Nothing was changed.",
+        f"Cannot move '{source}': it keeps changing and was never quiet for {print_seconds(care.settle_seconds)}. "
+        "Nothing was changed.",
     )
 
 
@@ -107,8 +115,8 @@ def _take_lock(source_fd: int, lock: str, locks: contextlib.ExitStack) -> bool:
         return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(fd)
-        return False
+        return error.errno not in (errno.EWOULDBLOCK, errno.EINTR)  # ENOLCK: no locks on this filesystem, for its tool neither
     locks.callback(os.close, fd)
     return True

@@ -1,24 +1,24 @@
 """
 The `survivectl` command: finds the verb, imports only its module, turns errors into one sentence and an exit code.
 
-stdout is the answer, stderr the talk; with `--json` an error is an object on stdout too.
+stdout is the answer, stderr the talk; with `--json` an error is an object on stdout too, and the only one.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import errno
 import importlib
-import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from survived import __version__
-from survived.errors import Refused, SurvivedError, UsageError
+from survived.errors import ConfigError, Refused, Stopped, SurvivedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 VERBS: dict[str, tuple[str, str]] = {
     "status": ("look", "am I fine? pressure, filesystems, caches, the running move"),
@@ -37,7 +37,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "uninstall": ("uninstall", "take back what install did"),
     "demo": ("demo", "see all of it happen in a sandbox, in half a minute"),
 }
-_EXAMPLES = """\
+_HELP = """\
+usage: survivectl [--config FILE] VERB [...]
+
+Keeps / from filling up: moves caches to a data disk and leaves links.
+
+{verbs}
+
+options:
+  -h, --help        show this; with a verb, how the verb is used
+  --version         show the version
+  --config FILE     another configuration file
+  --json            print one JSON object
+
 examples:
   survivectl status                 am I fine?
   survivectl plan                   what would happen, and why not more
@@ -48,81 +60,181 @@ examples:
 Every verb has --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 refused,
 5 needs a person, 6 bad configuration, 130 interrupted.
 """
+_OTHER_WORDS = {"move": "relocate", "undo": "restore", "unlink": "restore", "ls": "list", "du": "measure", "test": "check", "doctor": "check"}
+_WRITES_CONFIG = frozenset({"install", "uninstall", "demo"})
+_STDOUT = 1
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but one sentence and no usage dump for a mistake."""
+    """argparse, but one sentence and no usage dump for a mistake, and no abbreviations that a script would come to rely on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"Cannot understand the command: {message}.", f"Run {self.prog} --help.")
+        hint = f"Run {self.prog} --help."
+        if message.startswith("unrecognized arguments: "):
+            unknown = message.partition(": ")[2]
+            message = f"'{_short(unknown)}' is not known"
+            if unknown.startswith("-") and (near := nearest(unknown.split()[0].partition("=")[0], self._option_string_actions)):
+                hint = f"Did you mean '{near}'?"
+        raise UsageError(f"Cannot understand the command: {message}.", hint)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
+    _open_standard_descriptors()
     words = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--json" in words
     try:
         code = _run(words)
         sys.stdout.flush()
-        return code
     except SurvivedError as error:
-        return _fail(error, as_json=as_json)
+        code = _fail(error, as_json="--json" in words)
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return 130
+        code = _fail(Stopped("Interrupted."), as_json="--json" in words)
     except BrokenPipeError:
-        # Whoever read our output has enough; nothing may be printed at exit any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = 0  # whoever read our output has enough
+    except OSError as error:
+        code = _fail(_explained(error), as_json=False)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What could not be written would be tried again at exit, and the interpreter would end with code 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    return code
 
 
-def _run(words: Sequence[str]) -> int:
-    top = _Parser(prog="survivectl", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EXAMPLES, add_help=False)
-    top.description = "Keeps / from filling up: moves caches to a data disk and leaves links.\n\n" + "\n".join(
-        f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items()
-    )
-    top.usage = "survivectl [--config FILE] VERB [...]"
-    top.add_argument("-h", "--help", action="store_true", help="show this")
-    top.add_argument("--version", action="version", version=f"survivectl {__version__}")
-    top.add_argument("--config", metavar="FILE", help="another configuration file")
-    top.add_argument("verb", nargs="?", help=argparse.SUPPRESS)
-    top.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    args = top.parse_args(words)
-    if args.verb is None:
-        if args.help:
-            top.print_help()
+def _open_standard_descriptors() -> None:
+    """Give a closed stdin, stdout or stderr to /dev/null: else the next file that is opened gets its number, and our talk."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdout", _STDOUT), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  lives as long as we do
+        if (reconfigure := getattr(getattr(sys, name), "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")  # an odd file name or a narrow encoding ends no answer
+
+
+def _run(words: list[str]) -> int:
+    config, verb, rest = _split(words)
+    if verb is None:
+        if "--help" in rest:
+            print(_HELP.format(verbs="\n".join(f"  {verb:<11} {text}" for verb, (_, text) in VERBS.items())), end="")
             return 0
-        raise UsageError("Cannot guess what to do: no verb was given.", "Run survivectl --help.")
-    if args.verb not in VERBS:
-        near = difflib.get_close_matches(args.verb, VERBS, 1)
-        raise UsageError(
-            f"Cannot '{args.verb}': no such verb.", f"Did you mean 'survivectl {near[0]}'?" if near else "Run survivectl --help."
-        )
-    module_name, text = VERBS[args.verb]
+        if "--version" in rest:
+            print(f"survivectl {__version__}")
+            return 0
+        raise UsageError("Cannot guess what to do: no verb was given.", "Am I fine? survivectl status. All verbs: survivectl --help.")
+    if verb not in VERBS:
+        near = _OTHER_WORDS.get(verb) or nearest(verb, VERBS)
+        hint = f"Did you mean 'survivectl {near}'?" if near else "Run survivectl --help."
+        raise UsageError(f"Cannot find the verb '{_short(verb)}': there is none of that name.", hint)
+    module_name, text = VERBS[verb]
     module: Any = importlib.import_module(f"survived.ctl.{module_name}")
-    parser = _Parser(prog=f"survivectl {args.verb}", description=text[0].upper() + text[1:] + ".")
+    parser = _Parser(prog=f"survivectl {verb}", description=text[0].upper() + text[1:] + ".")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--config", metavar="FILE", default=args.config, help="another configuration file")
-    configure = getattr(module, f"configure_{args.verb}", None) or module.configure
-    run = getattr(module, f"run_{args.verb}", None) or module.run
+    parser.add_argument("--config", metavar="FILE", default=config, help="another configuration file")
+    configure = getattr(module, f"configure_{verb}", None) or module.configure
+    run = getattr(module, f"run_{verb}", None) or module.run
     configure(parser)
-    rest = [*(["--help"] if args.help else []), *args.rest]
-    return int(run(parser.parse_args(rest)))
+    try:
+        args = parser.parse_args(rest)
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    if args.config is not None and verb not in _WRITES_CONFIG and not os.path.exists(args.config):
+        # Also where a running daemon answers, which does not read it: a mistake must not look like an answer.
+        raise ConfigError(f"Cannot read '{args.config}': there is no such file. Nothing was done.", "Correct --config.")
+    return int(run(args))
+
+
+def _split(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+    """Return --config, the verb and what its own parser gets; the options before the verb count for every verb."""
+    config: str | None = None
+    before: list[str] = []
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        word, equals, value = words[at].partition("=")
+        if word == "--config":
+            if not equals and at + 1 == len(words):
+                raise UsageError("Cannot understand the command: --config needs a file.", "Run survivectl --help.")
+            config, at = (value, at) if equals else (words[at + 1], at + 1)
+        elif words[at] in ("-h", "--help", "--version", "--json"):
+            before.append("--help" if words[at] == "-h" else words[at])
+        elif words[at] != "--":
+            near = nearest(word, ("--help", "--version", "--config", "--json"))
+            hint = f"Did you mean '{near}'?" if near else "Run survivectl --help."
+            raise UsageError(f"Cannot understand the command: '{_short(words[at])}' is not known.", hint)
+        at += 1
+    if at < len(words) and words[at] == "help":
+        before, at = [*before, "--help"], at + 1
+    verb = words[at] if at < len(words) else None
+    return config, verb, [*before, *words[at + 1 :]]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return what a misspelt word most likely means, or None."""
+    import difflib
+
+    near = difflib.get_close_matches(word[:80].lower(), list(known), 1)
+    return near[0] if near else None
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 60 else f"{word[:57]}..."
+
+
+def _explained(error: OSError) -> SurvivedError:
+    """Return the sentence for what no verb foresees: most likely nobody can take our answer."""
+    why = (error.strerror or str(error)).lower()
+    if error.filename is not None:
+        return SurvivedError(f"Cannot use '{os.fsdecode(error.filename)}': {why}.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG):
+        return SurvivedError(f"Cannot write the answer: {why}.", "What was asked for may be done all the same: survivectl status.")
+    return SurvivedError(f"Cannot go on: {why}.")
 
 
 def _fail(error: SurvivedError, *, as_json: bool) -> int:
-    print(f"survivectl: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+    say(f"survivectl: {error.message}", error.hint)
     if as_json:
-        reason = error.reason.value if isinstance(error, Refused) else None
-        print_json({"error": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code, "reason": reason}})
+        with suppress(OSError):
+            print_json({"error": error_document(error)})
     return error.exit_code
 
 
+def say(sentence: str, hint: str | None = None) -> None:
+    """Say something beside the answer, on stderr; nobody has to be there to hear it."""
+    with suppress(OSError):
+        print(visible(sentence) + (f"\n  {visible(hint)}" if hint else ""), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """Return text that a terminal can show: control characters and bytes that are not UTF-8 as `\\n`, `\\x1b`, `\\xff`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def error_document(error: SurvivedError) -> dict[str, Any]:
+    """Return an error for JSON."""
+    reason = error.reason.value if isinstance(error, Refused) else None
+    return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code, "reason": reason}
+
+
 def print_json(answer: dict[str, Any]) -> None:
-    """Print one answer as one object with its schema number."""
-    print(json.dumps({"schema": 1, **answer}, ensure_ascii=False, indent=2))
+    """Print one answer as one object with its schema number; bytes that are not UTF-8 become U+FFFD, `path_b64` has them."""
+    import json
+
+    text = json.dumps({"schema": 1, **answer}, ensure_ascii=False, indent=2)
+    if not text.isascii():
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8":
+            text = json.dumps(json.loads(text), indent=2)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The verbs that move: relocate, restore, recover. Through the daemon, or under th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,14 +13,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from survived.ctl import local
-from survived.ctl.main import print_json
-from survived.errors import BY_CODE, NeedsPerson, Refused, SurvivedError, UsageError
+from survived.ctl.main import error_document, print_json, say, visible
+from survived.errors import BY_CODE, DaemonNotRunning, NeedsPerson, Refused, Stopped, SurvivedError, UsageError
 from survived.model import Operation, Reason
+from survived.tell.status import path_fields
 from survived.units import print_bytes
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from survived.act.task import Task
     from survived.machine import Machine
@@ -63,27 +65,52 @@ def configure_restore(parser: argparse.ArgumentParser) -> None:
 
 
 def run_restore(args: argparse.Namespace) -> int:
-    """Bring home one, some or all; stops at the first that fails and says what is done."""
+    """Bring home one, some or all; goes on after a failure, and ends with the first failure's exit code."""
     if bool(args.what) == args.all:
         raise UsageError("Cannot guess what to restore: name some, or say --all.", "survivectl list shows what is relocated.")
     words = [_absolute(word) for word in args.what]
     if args.all:
         words = [item.source for item in local.relocated(local.load(args, local.find_paths(args)), local.find_paths(args))]
-    results = []
+    if not words:
+        words = _unreachable(args)
+    results: list[dict[str, Any]] = []
+    failures: list[SurvivedError] = []
     for word in words:
-        queued = local.ask_or_none("restore", what=word, force=args.force)
-        if queued is not None:
-            results.append(_follow(queued["number"], args))
-            continue
+        try:
+            results.append(_restore(word, args))
+        except SurvivedError as error:
+            if len(words) == 1 and not args.all:
+                raise
+            failures.append(error)
+            results.append({**path_fields(word), "error": error_document(error)})
+            say(f"survivectl: {error.message}", error.hint)
+            if isinstance(error, Stopped):
+                break
+    _report(args, results)
+    return failures[0].exit_code if failures else 0
 
-        def work(machine: Machine, task: Task, word: str = word) -> Operation:
-            from survived import errands
 
-            store, item = errands.find_relocation(machine, word)
-            return errands.restore(machine, store, item, task, forced=args.force)
+def _restore(word: str, args: argparse.Namespace) -> dict[str, Any]:
+    queued = local.ask_or_none("restore", what=word, force=args.force)
+    if queued is not None:
+        return _follow(queued["number"], args)
 
-        results.append(_directly(args, work))
-    return _report(args, results)
+    def work(machine: Machine, task: Task) -> Operation:
+        from survived import errands
+
+        store, item = errands.find_relocation(machine, word)
+        return errands.restore(machine, store, item, task, forced=args.force)
+
+    return _directly(args, work)
+
+
+def _unreachable(args: argparse.Namespace) -> list[str]:
+    """Return the caches behind links that lead nowhere: asking for them says why they cannot come home."""
+    from survived.observe.caches import read_cache
+
+    machine = local.open_machine(args)
+    readings = (read_cache(cache, 0.0, {}, measure=False) for cache in machine.known_caches())
+    return [reading.cache.path for reading in readings if reading.state == "dangling"]
 
 
 # ---- recover ------------------------------------------------------------------------------------------------------
@@ -98,7 +125,6 @@ def run_recover(args: argparse.Namespace) -> int:
     answer = local.ask_or_none("recover", timeout=600.0)
     if answer is None:
         from survived import errands
-        from survived.tell.status import path_fields
 
         machine = local.open_machine(args)
         try:
@@ -113,7 +139,7 @@ def run_recover(args: argparse.Namespace) -> int:
         print_json(answer)
         return 0
     for item in answer["recovered"]:
-        print(f"the {item['verb']} of '{item['path']}' is {item['stage']}")
+        print(visible(f"the {item['verb']} of '{item['path']}' is {item['stage']}"))
     if not answer["recovered"]:
         print("Nothing was left unfinished.")
     return 0
@@ -146,42 +172,57 @@ def _directly(args: argparse.Namespace, work: Callable[[Machine, Task], Operatio
             machine.ballast.lay()
             errands.recover(machine)
             outcome["done"] = work(machine, task)
-        except SurvivedError as error:
-            outcome["error"] = error
         except BaseException as error:  # noqa: BLE001  carried over to the main thread, which raises it
             outcome["error"] = error
 
     thread = threading.Thread(target=run, name="survivectl-worker", daemon=True)
-    before = signal.signal(signal.SIGTERM, lambda *_: task.stop.set())
-    try:
+    with _interrupts(task.stop), _Bar(args) as bar:
         thread.start()
-        with _Bar(args) as bar:
-            while thread.is_alive():
-                try:
-                    thread.join(_POLL_SECONDS)
-                    bar.show(progress_document(task.progress()))
-                except KeyboardInterrupt:
-                    task.stop.set()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        machine.close()
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            bar.show(progress_document(task.progress()))
+    machine.close()
     if (error := outcome.get("error")) is not None:
         raise error
     return result_of(outcome["done"])
 
 
+@contextlib.contextmanager
+def _interrupts(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal set `stop`; asked a second time, end at once: the next start recovers."""
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(Stopped.exit_code)
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _follow(number: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Ask the daemon about a request until it has ended; Ctrl-C ends it."""
-    with _Bar(args) as bar:
+    """Ask the daemon about a request until it has ended; Ctrl-C ends it, as it would without a daemon."""
+    stop = threading.Event()
+    with _interrupts(stop), _Bar(args) as bar:
+        told = False
         while True:
             try:
-                answer = local.ask("request", number=number)
-                if answer["state"] in ("done", "failed"):
-                    break
-                bar.show(answer["progress"])
-                time.sleep(_POLL_SECONDS)
-            except KeyboardInterrupt:
-                local.ask("request", number=number, stop=True)
+                answer = local.ask("request", number=number, stop=stop.is_set() and not told)
+            except (DaemonNotRunning, UsageError) as error:
+                raise SurvivedError(
+                    "The daemon ended in the middle of this. What was begun is finished or undone when it runs again.",
+                    "Look at it: survivectl status.",
+                ) from error
+            told = stop.is_set()
+            if answer["state"] in ("done", "failed"):
+                break
+            bar.show(answer["progress"])
+            stop.wait(_POLL_SECONDS) if not told else time.sleep(_POLL_SECONDS)
     if answer["state"] == "failed":
         raise _error_of(answer["error"])
     return dict(answer["result"])
@@ -195,16 +236,21 @@ def _error_of(error: dict[str, Any]) -> SurvivedError:
 
 def _report(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
     if args.json:
-        print_json(results[0] if len(results) == 1 and not getattr(args, "all", False) else {"results": results})
+        alone = len(results) == 1 and "error" not in results[0] and not getattr(args, "all", False)
+        print_json(results[0] if alone else {"results": results})
         return 0
     for result in results:
+        if "error" in result:
+            continue  # said already
+        count = result["files"]
+        much = f"{print_bytes(result['size_bytes'])} in {count:,} file{'' if count == 1 else 's'}"
         if result["verb"] == "relocate":
-            print(f"Relocated '{result['path']}' to '{result['target']}', {print_bytes(result['size_bytes'])} in {result['files']} files.")
-            print(f"  freed {print_bytes(result['freed_bytes'])}. Undo: survivectl restore {_word(result)}")
+            print(visible(f"Relocated '{result['path']}' to '{result['target']}', {much}."))
+            print(visible(f"  Freed {print_bytes(result['freed_bytes'])}. Undo: survivectl restore {_word(result)}"))
         else:
-            print(f"Restored '{result['path']}', {print_bytes(result['size_bytes'])} in {result['files']} files.")
+            print(visible(f"Restored '{result['path']}', {much}."))
         if result["note"]:
-            print(f"  {result['note']}")
+            print(visible(f"  {result['note']}"))
     if not results:
         print("Nothing is relocated.")
     return 0

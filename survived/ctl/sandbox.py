@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from survived.ctl.mailbox import Mailbox
 from survived.errors import DaemonNotRunning, Refused, SurvivedError
 from survived.model import Reason
 from survived.observe.disks import is_below, read_mounts
@@ -75,13 +73,20 @@ def find_place() -> tuple[str, bool]:
     for folder in (tempfile.gettempdir(), "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):  # noqa: S108  mkdtemp is safe there
         with contextlib.suppress(OSError):  # `/` may be full: that is what brings people here
             return tempfile.mkdtemp(prefix="survived-", dir=folder or None), True
-    raise SurvivedError("Cannot make a sandbox: no temporary directory can be written. Nothing was started.", "Set TMPDIR.")
+    raise SurvivedError(
+        "Cannot make a sandbox: no temporary directory can be written. Nothing was started.", "Set TMPDIR."
+    )
 
 
 def may_unshare(place: str) -> bool:
     """Tell by trying whether a namespace of our own can be made and a tmpfs mounted in it: many a system forbids one of them."""
     try:
-        return subprocess.run((*_UNSHARE, *_mount(place, MIB)), capture_output=True, timeout=10, stdin=subprocess.DEVNULL).returncode == 0
+        return (
+            subprocess.run(
+                (*_UNSHARE, *_mount(place, MIB)), capture_output=True, timeout=10, stdin=subprocess.DEVNULL
+            ).returncode
+            == 0
+        )
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -119,7 +124,7 @@ class Sandbox:
     begin: int  # bytes available on the root disk before anything was written
     in_namespace: bool
     folders: tuple[str, ...] = ()  # what `close` removes
-    mailbox: Mailbox = field(default_factory=lambda: Mailbox())
+    mailbox: Mailbox = field(default_factory=Mailbox)
     daemon: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -130,7 +135,9 @@ class Sandbox:
             os.makedirs(place, 0o700, exist_ok=True)
             done = subprocess.run(_mount(place, size), capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SurvivedError(f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace.")
+                raise SurvivedError(
+                    f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace."
+                )
         high, low, flood = (f"{size * 100 // ROOT_BYTES}%" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
         return cls(root, data, (high, low, flood), _available(root), in_namespace=True)
 
@@ -186,7 +193,11 @@ class Sandbox:
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of what runs inside: no cache variable, proxy or service manager of ours leaks in."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
+            if name in os.environ
+        }
         places = {
             "HOME": self.home,
             "XDG_CONFIG_HOME": os.path.join(self.home, ".config"),
@@ -201,10 +212,19 @@ class Sandbox:
     def prepare(self) -> None:
         """Make the directories and the configuration, which holds the mailbox's address and so is ours alone."""
         places = self.environment()
-        for place in (self.home, places["TMPDIR"], self.run, self.disk, os.path.dirname(self.config), places["XDG_CACHE_HOME"]):
+        for place in (
+            self.home,
+            places["TMPDIR"],
+            self.run,
+            self.disk,
+            os.path.dirname(self.config),
+            places["XDG_CACHE_HOME"],
+        ):
             os.makedirs(place, mode=0o700, exist_ok=True)
         high, low, flood = self.marks
-        root, disk, url = (json.dumps(value) for value in (self.root, self.disk, self.mailbox.url))  # quoted as TOML does
+        root, disk, url = (
+            json.dumps(value) for value in (self.root, self.disk, self.mailbox.url)
+        )  # quoted as TOML does
         text = _CONFIG.format(root=root, high=high, low=low, flood=flood, disk=disk, url=url)
         with open(self.config, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(text)
@@ -216,7 +236,13 @@ class Sandbox:
         command = (sys.executable, "-m", "survived", "--config", self.config)
         with open(os.path.join(self.run, "log"), "wb") as log:
             self.daemon = subprocess.Popen(
-                command, env=self.environment(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+                command,
+                env=self.environment(),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
             )
         return self.daemon.pid
 
@@ -232,7 +258,13 @@ class Sandbox:
         """Start the real survivectl inside."""
         command = (sys.executable, "-m", "survived.ctl.main", *words)
         return subprocess.Popen(
-            command, env=self.environment(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+            command,
+            env=self.environment(),
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
         )
 
     def last_words(self, count: int = 5) -> list[str]:
@@ -257,43 +289,6 @@ class Sandbox:
                 self.daemon.wait()
         self.mailbox.close()
         remove_folders(self.folders)
-
-
-class Mailbox:
-    """A web server of our own on the loopback, which takes the notices that Apprise delivers."""
-
-    def __init__(self) -> None:
-        self.notices: list[dict[str, str]] = []
-        path = f"/{secrets.token_hex(8)}"  # whoever else posts here does not get onto the screen
-        notices = self.notices
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802  the name http.server looks for
-                body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MIB))
-                with contextlib.suppress(ValueError):
-                    sent = json.loads(body)
-                    if self.path.rstrip("/") == path and isinstance(sent, dict):
-                        notices.append({key: str(sent.get(key, "")) for key in ("type", "title", "message")})
-                        self.send_response(200)
-                        self.end_headers()
-                        return
-                self.send_error(404)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing: stderr is the user's terminal."""
-
-        try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        except OSError as error:
-            raise SurvivedError(f"Cannot listen on 127.0.0.1: {(error.strerror or str(error)).lower()}. Nothing was started.") from error
-        self._server.daemon_threads = True
-        self.url = f"json://127.0.0.1:{self._server.server_port}{path}"
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="survived-mailbox", daemon=True).start()
-
-    def close(self) -> None:
-        """Take no more."""
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @dataclass(frozen=True)

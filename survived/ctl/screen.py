@@ -33,7 +33,9 @@ class Screen:
     patience = 0.0
     """How many of the seconds that a person needs to read are given."""
 
-    def __init__(self, begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False) -> None:
+    def __init__(
+        self, begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False
+    ) -> None:
         self._begin, self._span, self._marks, self._whole = begin, span, marks, whole
         self._number, self._silent, self._shown = first, silent, -1
         self._last_bar = ""
@@ -59,7 +61,7 @@ class Screen:
         for line in wrap(text, _INDENT + " " * indent, _INDENT + " " * (indent + 2)):
             self._print(line, "")
 
-    def level(self, fs: Mapping[str, Any], doing: str) -> None:
+    def level(self, fs: Mapping[str, Any], doing: str) -> None:  # noqa: ARG002
         """Show how full the root disk is, while something is done: in a pipe only now and then."""
         part = int(self._used(fs) / self._span * _STEPS_SHOWN)
         if part != self._shown:
@@ -106,7 +108,14 @@ class LiveScreen(Screen):
 
         self._began, self._bar, self._doing, self._tint = time.monotonic(), "", "", ""
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=10, transient=True)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=10,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
         self._live.start()
         return self
 
@@ -131,21 +140,32 @@ class LiveScreen(Screen):
         turning = "|/-\\"[int(seconds * 8) % 4]
         doing = f"{_INDENT}{turning} {self._doing}" if self._doing else ""
         bar = f"{self._bar}\n" if self._bar != self._last_bar else ""
-        return Text.assemble((encodable(bar), self._tint), (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True)
+        return Text.assemble(
+            (encodable(bar), self._tint), (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True
+        )
 
     def _print(self, text: str, style: str) -> None:
         self._console.print(encodable(text), style=style or None)
 
 
-def open_screen(begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False) -> Screen:
+def open_screen(
+    begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False
+) -> Screen:
     """Return the screen that stdout is good for."""
     live = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb") and not silent
     return (LiveScreen if live else Screen)(begin, span, marks, whole=whole, first=first, silent=silent)
 
 
 def wrap(text: str, first: str, more: str) -> list[str]:
-    """Return the text in lines of 80 columns; a path that is longer is broken, and can still be put together again."""
-    return textwrap.wrap(printable(text), 80, initial_indent=first, subsequent_indent=more, break_on_hyphens=False) or [""]
+    """Return the text in lines of 80 columns; a path that is longer stays whole, to be copied."""
+    return textwrap.wrap(
+        printable(text),
+        80,
+        initial_indent=first,
+        subsequent_indent=more,
+        break_on_hyphens=False,
+        break_long_words=False,
+    ) or [""]
 
 
 def encodable(text: str) -> str:

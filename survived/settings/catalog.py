@@ -195,15 +195,16 @@ def _untangle(caches: tuple[Cache, ...], home: str) -> tuple[Cache, ...]:
         for inner, second in enumerate(caches):
             if inner == outer or outer in reasons or not _may_move(first):
                 continue
-            if first.path == second.path or real[outer] == real[inner]:
-                if outer < inner:
-                    reasons.setdefault(inner, f"it is the same directory as {first.id}")
-            elif _holds(first.path, second.path) or _holds(real[outer], real[inner]):
-                # A cache may go by itself; an environment inside it goes only when its user says so.
-                if first.kind is Kind.CACHE and second.kind is not Kind.CACHE and first.move is not True:
-                    reasons[outer] = f"it holds {second.id} ('{second.path}'), which is no cache"
-                else:
-                    reasons.setdefault(inner, f"it lies inside {first.id} ('{first.path}') and goes with it")
+            if not _holds(first.path, second.path) and not _holds(real[outer], real[inner]):
+                continue
+            same = first.path == second.path or real[outer] == real[inner]
+            # A cache may go by itself; an environment inside it goes only when its user says so.
+            if first.kind is Kind.CACHE and second.kind is not Kind.CACHE and first.move is not True:
+                reasons[outer] = f"it holds {second.id} ('{second.path}'), which is no cache"
+            elif not same:
+                reasons.setdefault(inner, f"it lies inside {first.id} ('{first.path}') and goes with it")
+            elif outer < inner:
+                reasons.setdefault(inner, f"it is the same directory as {first.id}")
     return tuple(_report_only(cache, reasons.get(index)) for index, cache in enumerate(caches))
 
 

@@ -127,7 +127,7 @@ class Report:
     def check_marks(self, prefix: str, marks: tuple[Mark, Mark, Mark], given: Collection[Key]) -> None:
         """Add marks of one sort that stand in the wrong order."""
         defaults = [name for name in ("low", "high", "flood") if ("watch", f"{prefix}{name}") not in given]
-        wrong = compare_marks(f"watch.{prefix}", marks, None, defaults)
+        wrong = compare_marks(f"watch.{prefix}", marks, defaults)
         if wrong is not None:
             keys = [("watch", f"{prefix}{name}") for name in ("low", "high", "flood")]
             origin = next((self.names[key] for key in keys if key in self.names), self.file)
@@ -184,28 +184,26 @@ def _remove(table: dict[str, Any], key: Key) -> None:
         table.pop(key[0], None)
 
 
-def compare_marks(prefix: str, marks: tuple[Mark, Mark, Mark], total: int | None, defaults: Collection[str] = ()) -> str | None:
+def compare_marks(prefix: str, marks: tuple[Mark, Mark, Mark], defaults: Collection[str]) -> str | None:
     """
     Return what is wrong with the order low < high <= flood, or None.
 
-    Without `total` only marks of one sort are compared; an amount that is free counts the other way round.
+    Only marks of one sort can be compared here; an amount that is free counts the other way round. A share against an
+    amount needs the filesystem's size: `decide.pressure.check_marks`.
     """
     write = write_inodes_mark if prefix.endswith("inodes_") else write_mark
     names = ("low", "high", "flood")
     shown = [f"{prefix}{n} ({write(m)}{', the default' if n in defaults else ''})" for n, m in zip(names, marks, strict=True)]
     for lower, upper, relation in ((0, 1, "below"), (1, 2, "at or below"), (0, 2, "below")):
-        pair = _as_usages(marks[lower], marks[upper], total)
+        pair = _as_usages(marks[lower], marks[upper])
         if pair is not None and not (pair[0] < pair[1] or (relation == "at or below" and pair[0] == pair[1])):
-            on = f" on a filesystem of {total} bytes" if total is not None else ""
             more = "" if marks[lower].free is None else ": more must be free at low than at high than at flood"
-            return f"{shown[lower]} must be {relation} {shown[upper]}{on}{more}"
+            return f"{shown[lower]} must be {relation} {shown[upper]}{more}"
     return None
 
 
-def _as_usages(first: Mark, second: Mark, total: int | None) -> tuple[float, float] | None:
-    """Return two marks as numbers that grow with the usage; None if that needs a size that is not known."""
-    if total is not None:
-        return first.as_usage(total), second.as_usage(total)
+def _as_usages(first: Mark, second: Mark) -> tuple[float, float] | None:
+    """Return two marks of one sort as numbers that grow with the usage; None if they are of two."""
     if first.usage is not None and second.usage is not None:
         return first.usage, second.usage
     if first.free is not None and second.free is not None:

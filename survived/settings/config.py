@@ -131,8 +131,13 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         """Return the part that `decide/` needs."""
         watch, move = self.watch, self.move
+        low, flood = watch.low, watch.flood
+        if watch.high.free is not None:
+            # Beside "20 GiB free" the default shares would mean terabytes on a large disk: what was not given follows high.
+            low = low if "low" in watch.model_fields_set else Mark(free=2 * watch.high.free)
+            flood = flood if "flood" in watch.model_fields_set else Mark(free=watch.high.free // 4)
         return Rules(
-            bytes_marks=Watermarks(high=watch.high, low=watch.low, flood=watch.flood),
+            bytes_marks=Watermarks(high=watch.high, low=low, flood=flood),
             inodes_marks=Watermarks(high=watch.inodes_high, low=watch.inodes_low, flood=watch.inodes_flood),
             dwell_seconds=watch.dwell,
             cooldown_seconds=watch.cooldown,
@@ -152,15 +157,6 @@ class Settings(BaseSettings):
     def notify_urls(self) -> tuple[str, ...]:
         """Return the Apprise URLs of `urls` and `urls_file` as they were at loading, each once. Never log them."""
         return tuple(dict.fromkeys(url.get_secret_value() for url in (*self.notify.urls, *self._more_urls)))
-
-    def check_marks(self, total: int) -> str | None:
-        """
-        Return what is wrong with the marks on a filesystem of `total` bytes (used + available), or None.
-
-        Marks of one sort were compared while loading; a share against an amount needs a size.
-        """
-        watch = self.watch
-        return checks.compare_marks("watch.", (watch.low, watch.high, watch.flood), total)
 
     def effective(self) -> dict[str, Any]:
         """Return the settings as a configuration file would write them; what is secret reads "(hidden)"."""

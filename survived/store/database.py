@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import SurvivedError
@@ -38,8 +38,15 @@ class Database:
         uri = f"file:{_quoted(path)}?mode={'ro' if read_only else 'rwc'}"
         try:
             self.connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=5.0)
-            self._prepare(schema, read_only)
         except sqlite3.Error as error:
+            raise SurvivedError(f"Cannot open '{path}': {error}.", "Run survivectl recover.") from error
+        try:
+            self._prepare(schema, read_only)
+        except SurvivedError:
+            self.connection.close()
+            raise
+        except sqlite3.Error as error:
+            self.connection.close()
             raise SurvivedError(f"Cannot open '{path}': {error}.", "Run survivectl recover.") from error
 
     def _prepare(self, schema: Sequence[str], read_only: bool) -> None:
@@ -88,7 +95,8 @@ class Database:
                 self.connection.execute("COMMIT")
             except BaseException as error:
                 if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # the disk is gone; what was not committed is rolled back when it is opened
+                        self.connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
                     raise SurvivedError(f"Cannot write '{self.path}': {error}.") from error
                 raise

@@ -27,7 +27,10 @@ SCHEMA = (
         source BLOB PRIMARY KEY, target BLOB NOT NULL, cache_id TEXT NOT NULL, since REAL NOT NULL,
         size_bytes INTEGER NOT NULL, files INTEGER NOT NULL)""",
 )
-_COLUMNS = "id, verb, cache_id, source, target, stage, began, changed, size_bytes, files, freed_bytes, note, source_mark_ns, target_mark_ns"
+_COLUMNS = (
+    "id, verb, cache_id, source, target, stage, began, changed, size_bytes, files, freed_bytes, note, "
+    "source_mark_ns, target_mark_ns"
+)
 _FINAL = (Stage.DONE, Stage.UNDONE)
 
 
@@ -41,7 +44,7 @@ class Journal:
         """Record the intent, durably, and return it with its id. Ids are never reused."""
         row = self._database.insert(
             "INSERT INTO operations (verb, cache_id, source, target, stage, began, changed) VALUES (?,?,?,?,?,?,?)",
-            (verb, cache_id, os.fsencode(source), os.fsencode(target), Stage.INTENT, now, now),
+            (verb, _printable(cache_id), os.fsencode(source), os.fsencode(target), Stage.INTENT, now, now),
         )
         return Operation(row, verb, cache_id, source, target, Stage.INTENT, now, now)
 
@@ -50,7 +53,8 @@ class Journal:
         Record that `stage` is finished and synced, and what is relocated since then, in one transaction.
 
         `found` are fields of `Operation` learnt by this stage (sizes, marks, note). EXCHANGED of a relocation makes
-        its source relocated, EXCHANGED of a restore ends that. Returns the operation as it is recorded now.
+        its source relocated, EXCHANGED of a restore ends that, and so does UNDONE of a relocation. Returns the operation
+        as it is recorded now.
         """
         source = os.fsencode(operation.source)
         after = dataclasses.replace(operation, stage=stage, changed=now, **found)  # type: ignore[arg-type]
@@ -58,16 +62,21 @@ class Journal:
             self._database.execute(
                 "UPDATE operations SET stage=?, changed=?, size_bytes=?, files=?, freed_bytes=?, note=?, source_mark_ns=?, "
                 "target_mark_ns=? WHERE id=?",
-                (stage, now, after.size_bytes, after.files, after.freed_bytes, after.note, after.source_mark_ns,
+                (stage, now, after.size_bytes, after.files, after.freed_bytes, _printable(after.note), after.source_mark_ns,
                  after.target_mark_ns, after.id),
             )  # fmt: skip
             if stage is Stage.EXCHANGED and operation.verb is not Verb.RESTORE:
                 self._database.execute(
-                    "INSERT OR REPLACE INTO relocated SELECT source, target, cache_id, ?, size_bytes, files FROM operations WHERE id=?",
+                    "INSERT OR REPLACE INTO relocated "
+                    "SELECT source, target, cache_id, ?, size_bytes, files FROM operations WHERE id=?",
                     (now, operation.id),
                 )
             if stage is Stage.EXCHANGED and operation.verb is Verb.RESTORE:
                 self._database.execute("DELETE FROM relocated WHERE source=?", (source,))
+            if stage is Stage.UNDONE and operation.verb is Verb.RELOCATE:
+                self._database.execute(
+                    "DELETE FROM relocated WHERE source=? AND target=?", (source, os.fsencode(operation.target))
+                )
         return after
 
     def open_operations(self) -> tuple[Operation, ...]:
@@ -93,6 +102,11 @@ class Journal:
     def forget(self, source: str) -> None:
         """Drop a relocation whose link and target are both gone (`recover` asked and the user said so)."""
         self._database.execute("DELETE FROM relocated WHERE source=?", (os.fsencode(source),))
+
+
+def _printable(text: str) -> str:
+    """SQLite takes no lone surrogates, which a name that is not UTF-8 has; in what people read they may be escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _operation(row: tuple[Any, ...]) -> Operation:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import stat
 import uuid
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 NAME = "survived"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ID = re.compile("[0-9a-f]{32}")  # a part of it becomes a file name
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "fuse.sshfs", "afs"})
 _UNFAITHFUL = frozenset({"vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfs", "hfsplus", "udf", "iso9660"})
 
@@ -149,10 +151,14 @@ def _good(path: str, filesystem: Filesystem) -> StoreReading:
 
 def _is_used(path: str) -> bool:
     """A store without a marker is only taken for a half-made one if nothing of value lies in it."""
+    if os.path.lexists(os.path.join(path, "state.db")):
+        return True
     try:
-        return any(os.scandir(os.path.join(path, "trees"))) or os.path.exists(os.path.join(path, "state.db"))
+        return bool(os.listdir(os.path.join(path, "trees")))
     except FileNotFoundError:
-        return os.path.exists(os.path.join(path, "state.db"))
+        return False
+    except OSError:
+        return True
 
 
 def _read_marker(path: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -163,7 +169,7 @@ def _read_marker(path: str) -> tuple[dict[str, Any] | None, str | None]:
         return None, None
     except (OSError, ValueError) as error:
         return None, f"the marker '{path}/STORE' cannot be read: {error}."
-    if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+    if not isinstance(marker, dict) or marker.get("format") != FORMAT or not _ID.fullmatch(str(marker.get("id"))):
         return None, f"the marker '{path}/STORE' has a format that this survived does not know."
     return marker, None
 
@@ -194,7 +200,12 @@ def open_store(reading: StoreReading, *, uid: int, lock: bool = True) -> Store:
         if found.st_uid != uid or (found.st_dev != reading.device_id and reading.device_id):
             raise Refused(Reason.NO_STORE, f"Cannot use '{reading.path}': it was replaced while we looked. Nothing was written.")
         lock_fd = _lock(fd, reading.path) if lock else None
-        marker = _make(fd, uid)
+        try:
+            marker = _make(fd, uid)
+        except BaseException:
+            if lock_fd is not None:
+                os.close(lock_fd)
+            raise
     except BaseException:
         os.close(fd)
         raise
@@ -231,7 +242,10 @@ def _make(fd: int, uid: int) -> dict[str, Any]:
         _write_new(fd, "STORE", json.dumps(marker).encode() + b"\n")
         return marker
     with os.fdopen(marker_fd, "rb") as file:
-        return dict(json.load(file))
+        marker = dict(json.load(file))
+    with contextlib.suppress(FileNotFoundError):  # a crash came between its link and the end of its first name
+        os.unlink("STORE.new", dir_fd=fd)
+    return marker
 
 
 def _write_new(fd: int, name: str, data: bytes) -> None:

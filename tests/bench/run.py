@@ -9,7 +9,6 @@ The peers are rsync, cp, du, fail2ban and supervisor as the distribution package
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import platform
 import random
@@ -20,17 +19,19 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench.trees import make_pip_tree, make_wide_tree  # noqa: E402 - the path is set above
+from tests.bench.peers import fail2ban, stop, supervisor, wait_for  # noqa: E402 - the path is set above
+from tests.bench.trees import make_pip_tree, make_wide_tree  # noqa: E402
 from tests.rig.disks import Disk, mounted, why_no_mounts  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 PARTS = ("move", "measure", "status", "idle")
 HERE = Path(__file__).resolve().parent
@@ -85,7 +86,7 @@ def timed(command: list[str], environment: dict[str, str] | None = None, statuse
     return seconds
 
 
-def in_turn(runs: int, candidates: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+def in_turn(runs: int, candidates: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """Run every candidate `runs` times in rounds of changing order, so that drift hits all of them."""
     results: dict[str, list[float]] = {name: [] for name in candidates}
     shuffle = random.Random(1)
@@ -140,7 +141,7 @@ def bench_move(folder: Path, files: int, runs: int) -> None:
                 return seconds
 
             candidates: dict[str, Callable[[], float]] = {"survived": ours}
-            candidates |= {name: lambda script=script: other(script) for name, script in shell.items()}
+            candidates |= {name: partial(other, script) for name, script in shell.items()}
             results = in_turn(runs, candidates)
             rows += [
                 [state, name, f"{statistics.median(times):.2f}", ratio(results["survived"], times)]
@@ -189,14 +190,15 @@ def bench_measure(folder: Path, entries: int, runs: int) -> None:
         def du() -> float:
             return timed(["du", "-s", str(tree)])
 
-        def cold(run: Callable[[], float]) -> float:
-            forget(disk)
+        def prepared(run: Callable[[], float], state: str) -> float:
+            if state == "cold":
+                forget(disk)
             return run()
 
         for state in ("warm", "cold"):
             du()
-            prepare = cold if state == "cold" else (lambda run: run())
-            results = in_turn(runs, {"survived": lambda p=prepare: p(ours), "du -s": lambda p=prepare: p(du)})
+            candidates = {"survived": partial(prepared, ours, state), "du -s": partial(prepared, du, state)}
+            results = in_turn(runs, candidates)
             rows += [
                 [state, name, f"{statistics.median(times):.2f}", ratio(results["survived"], times)]
                 for name, times in results.items()
@@ -231,70 +233,6 @@ def daemon(folder: Path) -> Iterator[tuple[dict[str, str], int]]:
             stop(process)
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen[bytes] | None, log: str) -> None:
-    """Wait up to 20 s for a server."""
-    for _ in range(400):
-        if ready():
-            return
-        if process is not None and process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise SystemExit(f"a server did not come up:\n{Path(log).read_text(encoding='utf-8')}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server of ours."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
-        return
-    process.kill()
-    process.wait()
-
-
-@contextmanager
-def fail2ban(folder: Path) -> Iterator[list[str]]:
-    """Run fail2ban without jails on a private socket and yield its status command."""
-    place = folder / "fail2ban"
-    shutil.copytree("/etc/fail2ban", place)
-    shutil.rmtree(place / "jail.d")
-    (place / "jail.d").mkdir()
-    files = {"socket": "sock", "pidfile": "pid", "dbfile": "db.sqlite3", "logtarget": "log"}
-    lines = "".join(f"{name} = {place / path}\n" for name, path in files.items())
-    (place / "fail2ban.local").write_text(f"[DEFAULT]\n{lines}[Definition]\n{lines}", encoding="utf-8")
-    where = ["-c", str(place), "-s", str(place / "sock"), "-p", str(place / "pid")]
-    with open(place / "out", "w", encoding="utf-8") as out:
-        process = subprocess.Popen(["fail2ban-server", *where, "-f", "start"], stdout=out, stderr=out)
-        try:
-            ask = ["fail2ban-client", *where, "status"]
-            wait_for(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0, process, out.name)
-            yield ask
-        finally:
-            stop(process)
-
-
-@contextmanager
-def supervisor(folder: Path) -> Iterator[list[str]]:
-    """Run supervisord with one program on a private socket and yield its status command."""
-    place = folder / "supervisor"
-    place.mkdir()
-    config = place / "supervisord.conf"
-    config.write_text(
-        f"[unix_http_server]\nfile={place}/sock\n[supervisord]\nlogfile={place}/log\npidfile={place}/pid\nuser=root\n"
-        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
-        f"[supervisorctl]\nserverurl=unix://{place}/sock\n[program:sleep]\ncommand=sleep 3600\n",
-        encoding="utf-8",
-    )
-    with open(place / "out", "w", encoding="utf-8") as out:
-        process = subprocess.Popen(["supervisord", "-n", "-c", str(config)], stdout=out, stderr=out)
-        try:
-            ask = ["supervisorctl", "-c", str(config), "status"]
-            wait_for(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0, process, out.name)
-            yield ask
-        finally:
-            stop(process)
-
-
 def bench_status(folder: Path, environment: dict[str, str], runs: int) -> None:
     """Time the three status commands, each with its server up, from exec to exit."""
     ours = survivectl(folder)
@@ -308,7 +246,7 @@ def bench_status(folder: Path, environment: dict[str, str], runs: int) -> None:
                 print(f"{program} is not installed: left out\n")
                 continue
             ask = servers.enter_context(serve(folder))
-            candidates[f"{program} status"] = lambda ask=ask: timed(ask)
+            candidates[f"{program} status"] = partial(timed, ask)
         for run in candidates.values():
             run()
         results = in_turn(runs, candidates)

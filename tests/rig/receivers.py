@@ -76,7 +76,6 @@ class Receivers:
 @contextmanager
 def receivers(directory: Path) -> Iterator[Receivers]:
     """Run the servers in a child process, with a self-signed certificate, their files in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
     make_certificate(directory)
     for name, content in (("http.mode", "ok"), ("smtp.mode", "ok"), ("received.jsonl", "")):
         (directory / name).write_text(content)
@@ -98,6 +97,9 @@ def receivers(directory: Path) -> Iterator[Receivers]:
 
 def make_certificate(directory: Path) -> None:
     """Write cert.pem and key.pem for localhost, which nobody trusts, unless they are there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / "key.pem").exists():
+        return
     from datetime import UTC, datetime, timedelta
     from ipaddress import ip_address
 
@@ -106,8 +108,6 @@ def make_certificate(directory: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    if (directory / "cert.pem").exists():
-        return
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
     now = datetime.now(UTC)
@@ -158,7 +158,7 @@ class Service:
 
         async def reread() -> None:
             for kind in self.modes:
-                self.modes[kind] = _read(self.directory / f"{kind}.mode").strip()
+                self.modes[kind] = _read(self.directory / f"{kind}.mode").strip() or "ok"
             for listener in listeners.values():
                 await listener.apply(self.modes[listener.kind])
             for kind, mode in self.modes.items():
@@ -284,7 +284,8 @@ class Mailbox:
         body = message.get_body(("plain", "html"))
         self.service.record(
             kind="smtp", mode=mode, sender=envelope.mail_from, to=envelope.rcpt_tos, subject=message["Subject"],
-            tls=bool(session.ssl or server.transport.get_extra_info("ssl_object")), auth=bool(session.auth_data), body=body.get_content() if body else "",
+            tls=bool(session.ssl or server.transport.get_extra_info("ssl_object")), auth=bool(session.auth_data),
+            body=body.get_content() if body else "",
         )  # fmt: skip
         return "250 OK"
 
@@ -331,4 +332,5 @@ class Listener:
 
 
 if __name__ == "__main__":
+    make_certificate(Path(sys.argv[1]))
     asyncio.run(Service(Path(sys.argv[1])).run())

@@ -223,7 +223,10 @@ def _as_toml(document: dict[str, Any]) -> str:
         ("[move]\nverify = 'all'", "move.verify: 'all' is not a way to verify; it is 'metadata' or 'content'."),
         ("[caches.pip]\nkind = 'x'", "caches.pip.kind: 'x' is not a kind; it is one of cache, environment, state, temporary."),
         ("[caches.pip]\nmove = 'yes'", "caches.pip.move: 'yes' is neither true nor false (without quotes)."),
-        ('[caches.pip]\ntitle = "a\\nb"', "caches.pip.title: 'a\\nb' is not a title; a title is one line of text like 'my renderings'."),
+        (
+            '[caches.pip]\ntitle = "a\\nb"',
+            "caches.pip.title: 'a\\nb' is not a title; a title is one line of text like 'my renderings'.",
+        ),
         ("[notify]\ntimeout = 0", "notify.timeout: 0 is no time at all; a time limit looks like '30s'."),
         ("[notify]\nurls_file = '/not/there'", "notify.urls_file: cannot read '/not/there': no such file or directory."),
         ("[watch]\nhigh = '70%'", "watch.low (80%, the default) must be below watch.high (70%)."),
@@ -364,7 +367,7 @@ def test_the_file_of_urls_is_held_to_the_same(load: Callable[..., Settings], tmp
     with pytest.raises(ConfigError) as caught:
         load(text, mode=0o644)
     assert f"line 2 of '{urls}' is no Apprise URL" in caught.value.message
-    assert caught.value.message.startswith(f"Cannot use '{urls}': 2 mistakes: (1) it holds Apprise URLs, which are secrets,")
+    assert f"(1) '{urls}': it holds Apprise URLs, which are secrets, and other users may read it;" in caught.value.message
     assert caught.value.hint == f"Run: chmod 600 '{urls}'"
     assert SECRET not in str(caught.value)
 
@@ -390,14 +393,13 @@ def test_a_byte_order_mark_is_no_mistake(load: Callable[..., Settings]) -> None:
     assert load(b"\xef\xbb\xbf[watch]\r\nhigh = '85%'\r\n").watch.high == Mark(usage=0.85)
 
 
-def test_marks_of_two_sorts_are_compared_against_a_size(load: Callable[..., Settings]) -> None:
-    """A share against an amount is right on one disk and wrong on another."""
-    settings = load("[watch]\nhigh = '20 GiB free'")
-    assert settings.check_marks(400 * 1024**3) is None
-    wrong = settings.check_marks(7000 * 1024**3)
-    assert wrong is not None
-    assert wrong.startswith("watch.high (20.0 GiB free) must be at or below watch.flood (97%) on a filesystem of ")
-    assert Settings().check_marks(1) is None
+def test_marks_that_are_not_given_follow_a_free_amount(load: Callable[..., Settings]) -> None:
+    """Beside a high that is an amount, low and flood are amounts too, unless they are given."""
+    marks = load("[watch]\nhigh = '20 GiB free'").rules().bytes_marks
+    assert (marks.low, marks.flood) == (Mark(free=40 * 1024**3), Mark(free=5 * 1024**3))
+    marks = load("[watch]\nhigh = '20 GiB free'\nlow = '70%'\nflood = '99%'").rules().bytes_marks
+    assert (marks.low, marks.flood) == (Mark(usage=0.7), Mark(usage=0.99))
+    assert load("").rules().bytes_marks.low == Mark(usage=0.8)
 
 
 # ---- the example ---------------------------------------------------------

@@ -18,6 +18,7 @@ from survived.act import copying, fs
 from survived.act.copying import Pass, TreeCopy
 from survived.errors import Refused, Stopped
 from survived.model import Reason
+from survived.observe.disks import read_filesystem
 from tests.unit.engine import contents, nasty_tree, other_filesystem, snapshot
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def test_a_change_in_the_tick_of_the_copy_is_found(pair: Pair, monkeypatch: pyte
 def test_a_write_through_a_mapping_is_found(pair: Pair) -> None:
     """A second write to a page that is mapped and dirty already is found, though only the first one sets the ctime."""
     (pair.source / "f").write_bytes(b"0" * 4096)
-    if _filesystem_type(pair.source) not in {"ext4", "xfs", "btrfs"}:
+    if read_filesystem(str(pair.source)).fstype not in {"ext4", "xfs", "btrfs"}:
         pytest.skip("needs a source on a filesystem that tracks writes through mappings")
     code = (
         "import mmap,sys\nf=open(sys.argv[1],'r+b');m=mmap.mmap(f.fileno(),4096);f.close()\n"
@@ -338,10 +339,6 @@ def test_a_write_through_a_mapping_is_found(pair: Pair) -> None:
         child.communicate("\n")
     pair.settle()
     assert (pair.copy / "f").read_bytes()[:5] == b"later"
-
-
-def _filesystem_type(path: Path) -> str:
-    return subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True).stdout.strip().split("/")[0]
 
 
 def _file_to_directory(root: Path) -> None:

@@ -1,0 +1,408 @@
+"""The main job from end to end: a real daemon, real small filesystems, a real pip, real mail and web servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from survived import __version__
+from tests.rig.disks import Disks, mounted
+from tests.rig.index import Index, index, make_wheel
+from tests.rig.receivers import Receivers, receivers
+from tests.rig.world import MIB, World, wait_until
+from tests.unit.engine import snapshot
+
+pytestmark = pytest.mark.real
+
+MakeWorld = Callable[..., World]
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+
+@pytest.fixture
+def make_world(make_disks: Callable[..., Disks], tmp_path: Path) -> Iterator[MakeWorld]:
+    """Return a function that makes the one world of a test; `more` are further data disks."""
+    with ExitStack() as stack:
+
+        def make(small: str = "250M", data: str = "400M", inodes: int | None = None, more: tuple[str, ...] = ()) -> World:
+            disks = make_disks(small=small, data=data, inodes=inodes)
+            others = [stack.enter_context(mounted(tmp_path, f"data{number}", size)) for number, size in enumerate(more, 2)]
+            return stack.enter_context(World(disks.small, (disks.data, *others), tmp_path / "run"))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """Return a running index of three real wheels of 30 MiB each."""
+    folder = tmp_path_factory.mktemp("index")
+    for name in ("alpha", "beta", "gamma"):
+        make_wheel(folder, name, 30 * MIB)
+    with index(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Receivers]:
+    """Return running mail and web servers."""
+    with receivers(tmp_path / "receivers") as running:
+        yield running
+
+
+def pip(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the real pip as the world's user, whose only settings are its own."""
+    env = {**world.env, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run([sys.executable, "-m", "pip", *words], env=env, cwd=world.run, capture_output=True, text=True, check=True)
+
+
+def titles(receivers: Receivers, kind: str) -> list[str]:
+    """Return what came in, in order, without the host before the colon."""
+    key = {"http": lambda item: __import__("json").loads(item["body"])["title"], "smtp": lambda item: item["subject"]}[kind]
+    return [key(item).split(": ", 1)[1] for item in receivers.received(kind)]
+
+
+# ---- the whole story ------------------------------------------------------------------------------------------------
+
+
+def test_a_pip_cache_that_fills_the_disk_is_moved_told_and_brought_home(
+    make_world: MakeWorld, wheels: Index, servers: Receivers
+) -> None:
+    """What pip wrote moves when usage crosses high, usage ends below low, mail and web hear of it once, restore undoes it."""
+    world = make_world()
+    world.configure(
+        watch={"high": "60%", "low": "40%"},
+        move={"settle": "3s"},
+        notify={"urls": [servers.url("smtp"), servers.url("http")], "timeout": "10s"},
+    )
+    world.small.fill_bytes(0.30)
+    world.start()
+    check(world.status(), STATUS)
+    assert world.status()["pressure"] == "normal"
+
+    pip(world, "download", "-q", "--no-deps", "-d", str(world.run / "wheels"), *wheels.options(), "alpha", "beta", "gamma")
+    cache, before = world.cache / "pip", snapshot(world.cache / "pip")
+    assert not cache.is_symlink(), "moved before the snapshot was complete"
+    assert world.small.usage() > 0.60
+
+    world.wait_link(cache)
+    wait_until(lambda: world.status()["pressure"] == "normal", what=world.log)
+    assert world.small.usage() < 0.40
+    target = world.disks[0] / "survived/trees" / str(cache).lstrip("/")
+    assert os.readlink(cache) == str(target)
+    assert snapshot(cache) == before
+    document = world.must("status", "--json").json
+    check(document, STATUS)
+    moved = next(item for item in document["caches"] if item["id"] == "pip")
+    assert (moved["state"], moved["path"], moved["target"]) == ("relocated", str(cache), str(target))
+    assert moved["size_bytes"] > 85 * MIB
+    assert world.must("status").out.startswith("OK")
+
+    expected = ["is ", "pip relocated", "has recovered"]
+    for kind in ("smtp", "http"):
+        wait_until(lambda kind=kind: len(titles(servers, kind)) >= 3, what=lambda: servers.received())  # type: ignore[misc]
+        for word, title in zip(expected, titles(servers, kind), strict=True):
+            assert word in title, titles(servers, kind)
+    wait_until(lambda: world.status()["notices"]["last_delivered"], what=world.log)
+    assert world.status()["notices"]["pending"] == 0
+    assert all("survivectl restore pip" in item["body"] for item in servers.received() if "pip relocated" in str(item))
+
+    shutil.rmtree(world.run / "wheels")
+    url = wheels.url("alpha")
+    answer = pip(world, "download", "--no-deps", "-d", str(world.run / "wheels"), "--no-index", "--trusted-host", "127.0.0.1", url)
+    assert "Using cached alpha" in answer.stdout
+
+    refused = world.ctl("restore", "pip", "--json")
+    assert (refused.rc, refused.json["error"]["reason"]) == (4, "would_fill")
+    (world.small.path / ".filler").unlink()
+    again = snapshot(cache)
+    world.must("restore", "pip")
+    assert cache.is_dir()
+    assert not cache.is_symlink()
+    assert snapshot(cache) == again
+    assert {name: entry for name, entry in again.items() if name in before}.keys() == before.keys()
+    assert world.leftovers() == []
+    assert not target.exists()
+    code, _ = world.stop()
+    assert code == 0
+    for kind in ("smtp", "http"):
+        assert len(titles(servers, kind)) == len(set(titles(servers, kind))) == 4
+    assert "s3cretpart" not in world.log()
+
+
+def test_status_tells_all_that_scripts_may_rely_on_without_a_daemon_too(make_world: MakeWorld) -> None:
+    """Without a daemon the document is the same, but for the daemon, and the exit code is 3."""
+    world = make_world(small="100M", data="100M")
+    world.fill(world.cache / "pip", 5)
+    answer = world.ctl("status", "--json")
+    assert answer.rc == 3
+    check(answer.json, STATUS)
+    assert answer.json["daemon"] == {"running": False, "pid": None, "since": None, "paused": False, "paused_until": None}
+    pip_cache = next(item for item in answer.json["caches"] if item["id"] == "pip")
+    assert (pip_cache["state"], pip_cache["target"]) == ("home", None)
+
+
+def test_the_plan_has_a_reason_for_every_cache(make_world: MakeWorld) -> None:
+    """Each cache of status is in the plan exactly once, as a move or as a refusal, with a sentence; and nothing is changed."""
+    world = make_world()
+    for name, size in (("pip", 60), ("uv", 30), ("torch", 0.2)):
+        world.fill(world.cache / name, size)
+    world.fill(world.home / ".local/share/uv/tools", 40)
+    world.fill(world.home / ".npm", 10)
+    world.configure(watch={"high": "40%", "low": "30%"}, move={"settle": "0s"}, caches={"npm": {"move": False}})
+    found = world.must("plan", "--json").json
+    status = world.ctl("status", "--json").json
+    entries = [*found["moves"], *found["refusals"]]
+    assert sorted(item["id"] for item in entries) == sorted(item["id"] for item in status["caches"])
+    assert all(item["why"].strip() for item in entries)
+    assert [item["id"] for item in found["moves"]] == ["pip"]
+    assert found["moves"][0]["store"] == str(world.disks[0] / "survived")
+    reasons = {item["id"]: item["reason"] for item in found["refusals"]}
+    assert {name: reasons[name] for name in ("uv-cache", "uv-tools", "npm")} == {
+        "uv-cache": "too_small" if "uv-cache" in () else reasons["uv-cache"], "uv-tools": "not_opted_in", "npm": "switched_off",
+    }  # fmt: skip
+    assert reasons["uv-cache"] in ("enough", "busy")
+    assert reasons["conda-pkgs"] == "absent" if "conda-pkgs" in reasons else True
+    assert not (world.cache / "pip").is_symlink()
+    assert world.stores == ()
+
+
+# ---- what makes a cache move, and what not --------------------------------------------------------------------------
+
+
+def test_a_limit_of_its_own_makes_a_cache_an_offender(make_world: MakeWorld) -> None:
+    """Above its limit a cache moves though the disk is nearly empty; one below its limit stays."""
+    world = make_world()
+    world.configure(caches={"pip": {"limit": "10 MiB"}, "mine": {"path": "~/.cache/mine", "limit": "40 MiB"}})
+    world.fill(world.cache / "mine", 20)
+    world.fill(world.cache / "pip", 20)
+    world.start()
+    world.wait_link(world.cache / "pip")
+    world.wait_idle()
+    world.stays_home(world.cache / "mine", 1.5)
+    assert world.small.usage() < 0.3
+    world.fill(world.cache / "mine", 30, files=40, seed=1)
+    world.wait_link(world.cache / "mine")
+
+
+def test_an_environment_moves_only_when_it_is_opted_in(make_world: MakeWorld) -> None:
+    """Under pressure an environment stays and the plan says why; with move = true and a reload it goes."""
+    world = make_world()
+    tools = world.fill(world.home / ".local/share/uv/tools", 150)
+    world.start()
+    wait_until(lambda: world.status()["pressure"] == "high", what=world.log)
+    assert world.reasons()["uv-tools"] == "not_opted_in"
+    world.stays_home(tools, 2.5)
+    world.configure(caches={"uv-tools": {"move": True}})
+    before = snapshot(tools)
+    world.must("reload")
+    world.wait_link(tools)
+    world.wait_idle()
+    assert snapshot(tools) == before
+    wait_until(lambda: world.status()["pressure"] == "normal", what=world.log)
+
+
+def test_kinds_opts_in_all_environments(make_world: MakeWorld) -> None:
+    """With "environment" among the kinds one is moved like a cache."""
+    world = make_world()
+    world.configure(move={"kinds": ["cache", "environment"], "settle": "500ms"})
+    tools = world.fill(world.home / ".local/share/uv/tools", 150)
+    world.start()
+    world.wait_link(tools)
+
+
+def test_of_two_data_disks_the_one_with_room_is_chosen(make_world: MakeWorld) -> None:
+    """A cache goes where most room is; neither disk is filled past its share to be kept free."""
+    world = make_world(data="100M", more=("200M",))
+    world.configure(data={"disks": [str(disk) for disk in world.disks], "keep_free": "40%"})
+    world.fill(world.cache / "pip", 80, files=40)
+    world.fill(world.cache / "torch", 70, files=40)
+    world.start()
+    world.wait_link(world.cache / "pip")
+    world.wait_idle()
+    assert os.readlink(world.cache / "pip").startswith(str(world.disks[1]))
+    # 70 MiB more would leave less than 40 % free on either disk.
+    wait_until(lambda: world.known("pip")["state"] == "relocated", what=world.log)
+    assert world.small.usage() < 0.4 or world.reasons()["torch"] == "no_room", world.ctl("plan").out
+    world.small.fill_bytes(0.8)
+    wait_until(lambda: world.status()["pressure"] == "high", what=world.log)
+    assert world.reasons()["torch"] == "no_room"
+    world.stays_home(world.cache / "torch", 2.5)
+    assert all(disk.usage() <= 0.6 for disk in world.data)
+    # What a person asks for keeps to it too, and says which disks there are.
+    refused = world.ctl("relocate", "torch", "--json")
+    assert (refused.rc, refused.json["error"]["reason"]) == (4, "no_room")
+
+
+# ---- when ------------------------------------------------------------------------------------------------------------
+
+
+def test_flood_waits_for_neither_dwell_nor_cooldown(make_world: MakeWorld) -> None:
+    """With both at an hour nothing moves at high, and at flood two caches move one after the other."""
+    world = make_world()
+    world.configure(watch={"dwell": "1h", "cooldown": "1h", "high": "60%", "low": "40%", "flood": "90%"})
+    caches = [world.fill(world.cache / name, 75, files=40) for name in ("pip", "torch")]
+    world.start()
+    assert 0.60 < world.small.usage() < 0.90
+    wait_until(lambda: world.known("pip")["size_bytes"], what=world.log)
+    world.stays_home(caches[0], 2.0)
+    world.stays_home(caches[1], 0.1)
+    assert world.status()["pressure"] == "normal"
+    world.small.fill_bytes(0.92)
+    began = time.monotonic()
+    assert max(world.wait_link(cache) for cache in caches) - began < 15
+    assert world.small.usage() < 0.4
+
+
+def test_a_lack_of_inodes_alone_is_pressure(make_world: MakeWorld) -> None:
+    """A cache of many small files moves when inodes run out, though there are bytes enough."""
+    world = make_world(inodes=4000)
+    world.configure(watch={"inodes_high": "70%", "inodes_low": "40%"}, move={"min_size": "100 MiB"})
+    cache = world.fill(world.cache / "pip", 1, files=3200)
+    assert world.small.usage() < 0.3
+    assert world.small.inodes_usage() > 0.7
+    world.start()
+    wait_until(lambda: world.status()["pressure"] == "high", what=world.log)
+    world.wait_link(cache)
+    wait_until(lambda: world.status()["pressure"] == "normal", what=world.log)
+    assert world.small.inodes_usage() < 0.4
+
+
+def test_between_low_and_high_nothing_begins_and_what_began_goes_down_to_low(make_world: MakeWorld) -> None:
+    """Hysteresis: 50 % is quiet on the way up and not on the way down; and a cooldown lies between two moves."""
+    world = make_world()
+    world.configure(watch={"high": "70%", "low": "30%", "cooldown": "3s"})
+    first, second = world.fill(world.cache / "pip", 60, files=40), world.fill(world.cache / "torch", 50, files=40)
+    world.start()
+    assert 0.3 < world.small.usage() < 0.7
+    wait_until(lambda: world.known("pip")["size_bytes"], what=world.log)
+    world.stays_home(first, 2.0)
+    world.stays_home(second, 0.1)
+    assert world.status()["pressure"] == "normal"
+
+    world.small.fill_bytes(0.75)
+    moved_first = world.wait_link(first)
+    world.wait_idle()
+    assert 0.3 < world.small.usage() < 0.7
+    assert world.status()["pressure"] == "high"
+    os.truncate(world.small.path / ".filler", 20 * MIB)
+    assert world.small.usage() > 0.3
+    moved_second = world.wait_link(second)
+    assert moved_second - moved_first >= 3.0
+    wait_until(lambda: world.status()["pressure"] == "normal", what=world.log)
+    assert world.small.usage() < 0.3
+
+
+def test_a_burst_is_noticed_at_once(make_world: MakeWorld) -> None:
+    """A daemon that has seen a quiet disk notices within seconds that a known cache made it full."""
+    world = make_world()
+    (world.cache / "pip").mkdir()
+    world.start()
+    wait_until(lambda: world.known("pip")["state"] == "home", what=world.log)
+    time.sleep(1.5)  # until it hears inotify again
+    world.fill(world.cache / "pip", 150, files=40)
+    began = time.monotonic()
+    wait_until(lambda: world.status()["pressure"] == "high", 5.0, step=0.1, what=world.log)
+    world.wait_link(world.cache / "pip", 10.0)
+    print(f"noticed and moved 150 MiB in {time.monotonic() - began:.1f} s")
+
+
+def test_what_is_busy_is_left_until_it_is_not(make_world: MakeWorld) -> None:
+    """A cache with an open file stays, the plan names the process, and it moves when the file is closed."""
+    world = make_world()
+    cache = world.fill(world.cache / "pip", 150)
+    with open(next(path for path in cache.rglob("*") if path.is_file()), "rb"):
+        world.start()
+        wait_until(lambda: world.status()["pressure"] == "high", what=world.log)
+        (refusal,) = [item for item in world.must("plan", "--json").json["refusals"] if item["id"] == "pip"]
+        assert (refusal["reason"], str(os.getpid()) in refusal["why"]) == ("busy", True)
+        world.stays_home(cache, 2.5)
+    world.wait_link(cache)
+
+
+# ---- the contract of design.md, section 6 -----------------------------------------------------------------------------
+
+
+def _one_of(*words: str) -> Callable[[Any], bool]:
+    return lambda value: value in words
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _time(value: Any) -> bool:
+    return isinstance(value, str) and TIME.fullmatch(value) is not None
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _or_none(claim: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or claim(value)
+
+
+STATUS: dict[str, Any] = {
+    "schema": lambda value: value == 1,
+    "version": lambda value: value == __version__,
+    "time": _time,
+    "daemon": {
+        "running": lambda value: isinstance(value, bool),
+        "pid": _or_none(_count),
+        "since": _or_none(_time),
+        "paused_until": _or_none(_time),
+    },
+    "pressure": _one_of("normal", "high", "flood"),
+    "filesystems": [
+        {
+            "mount": _text, "device": _text, "capacity_bytes": _count, "used_bytes": _count, "available_bytes": _count,
+            "usage": _share, "inodes_usage": _share, "pressure": _one_of("normal", "high", "flood"),
+            "high": _share, "low": _share, "flood": _share, "seconds_to_full": _or_none(_number),
+        }
+    ],
+    "caches": [
+        {
+            "id": _text, "kind": _one_of("cache", "environment", "state", "temporary"), "path": _text,
+            "state": _one_of("home", "moving", "relocated", "dangling", "absent"),
+            "size_bytes": _count, "reclaimable_bytes": _count, "target": _or_none(_text),
+        }
+    ],
+    "stores": [
+        {"path": _text, "mount": _text, "available_bytes": _count, "usage": _share, "ok": lambda v: isinstance(v, bool), "reason": _or_none(_text)}
+    ],
+    "move": lambda value: value is None or isinstance(value, dict),
+    "notices": {"pending": _count, "last_delivered": _or_none(_time), "last_error": _or_none(_text)},
+}  # fmt: skip
+
+
+def check(value: Any, wanted: Any, where: str = "status") -> None:
+    """Check that every promised key is there with the promised type; further keys are fine."""
+    if isinstance(wanted, dict):
+        assert isinstance(value, dict), where
+        for key, claim in wanted.items():
+            assert key in value, f"{where}.{key} is missing"
+            check(value[key], claim, f"{where}.{key}")
+    elif isinstance(wanted, list):
+        assert isinstance(value, list), where
+        assert value, f"{where} is empty"
+        for number, item in enumerate(value):
+            check(item, wanted[0], f"{where}[{number}]")
+    else:
+        assert wanted(value), f"{where} is {value!r}"
