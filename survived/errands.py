@@ -47,12 +47,19 @@ def find_cache(machine: Machine, word: str) -> Cache:
 
 
 def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
-    """Return a relocated path, with its store, by cache id or path. `UsageError` if it is not relocated."""
+    """Return a relocated path, with its store, by cache id or path. `UsageError` if it is not relocated, `Refused` if out of reach."""
     moved = machine.relocations()
     cache = find_cache(machine, word)
     for store, item in moved:
         if item.source == cache.path:
             return store, item
+    if os.path.islink(cache.path):
+        target = os.readlink(cache.path)
+        lost = next((r for r in machine.read_stores() if not r.ok and target.startswith(r.path + "/")), None)
+        why = sentence(lost.reason or "its disk cannot be used") if lost else "no data disk knows of it."
+        raise Refused(
+            Reason.NO_STORE, f"Cannot restore '{cache.path}': it is a link to '{target}', and {why} Nothing was changed.", "Run survivectl check."
+        )
     hint = f"Relocated are: {', '.join(item.cache_id for _, item in moved)}." if moved else "Nothing is relocated."
     raise UsageError(f"Cannot restore '{word}': it is not relocated.", hint)
 

@@ -7,6 +7,7 @@ takes when it is free, and that the client asks about until it has ended.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -64,6 +65,13 @@ class Requests:
     def do_status(self) -> dict[str, Any]:
         """Return the status document."""
         return status.document(self._daemon.snapshot())
+
+    def do_status_text(self, width: int = 80, colour: bool = False, as_json: bool = False) -> str:
+        """Return the status as survivectl prints it, so that a client need not be able to."""
+        doc = self.do_status()
+        if as_json:
+            return json.dumps(doc, ensure_ascii=False, indent=2)
+        return status.render(doc, width=max(60, min(120, width)), colour=colour)
 
     def do_relocate(self, what: str, to: str | None = None) -> dict[str, Any]:
         """Queue a relocation of a cache id or an absolute path."""

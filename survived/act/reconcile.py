@@ -3,11 +3,15 @@ Brings over what was still written into the old tree after the last look at it, 
 
 Two marks tell late from early, each by the clock of its own filesystem: what is newer than the source mark in the old
 tree was written after it was copied; what is newer than the target mark in the new tree was changed there since. Both
-are in the journal, so this works after a crash too, and a repeat finds nothing to do.
+are in the journal, so this works after a crash too, and a repeat finds nothing to do: what is brought over gets its
+name when it is complete. A directory that was moved keeps the times of what is in it, so below one that changed late
+nothing counts as seen before, and below one that changed in the new tree nothing is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -17,10 +21,12 @@ from survived.act import fs
 from survived.act.copying import TreeCopy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LATE = ".survived-late"
 """Added to the name of an old side's file when both sides changed."""
+_FRESH = ".survived-fresh-"
+_NAME_BYTES = 230  # of 255: what is left of a long name before LATE and a number
 
 
 @dataclass(slots=True)
@@ -40,122 +46,216 @@ def reconcile(
 
     An old tree that is empty while the new one is not is taken for an accident: nothing is removed then.
     """
-    late = Late()
-    copier = TreeCopy(old_fd, new_fd, source, tick)
-    may_remove = bool(os.listdir(old_fd))
-    stack = [(os.dup(old_fd), os.dup(new_fd), "")]
-    try:
-        while stack:
-            old, new, path = stack.pop()
-            try:
-                stack.extend(_folder(copier, old, new, path, source_mark_ns, target_mark_ns, late, tick, may_remove=may_remove))
-            finally:
-                os.close(old)
-                os.close(new)
-    finally:
-        for old, new, _ in stack:
-            os.close(old)
+    merge = _Merge(old_fd, new_fd, source_mark_ns, target_mark_ns, source, tick)
+    merge.run(old_fd, new_fd)
+    return merge.late
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A directory that both trees have. `is_late`: it or one above changed late; `may_remove`: none of them changed there."""
+
+    old: int
+    new: int
+    path: str
+    is_late: bool
+    may_remove: bool
+    takes_metadata: bool = False
+    below: list[tuple[str, bool, bool]] = field(default_factory=list)  # name, changed late, changed in the new tree
+
+    def close(self) -> None:
+        os.close(self.old)
+        os.close(self.new)
+
+
+class _Merge:
+    """One run over both trees."""
+
+    def __init__(
+        self, old_fd: int, new_fd: int, source_mark: int, target_mark: int, source: str, tick: Callable[[int, int], None]
+    ) -> None:
+        self.late = Late()
+        self._source_mark, self._target_mark, self._source, self._tick = source_mark, target_mark, source, tick
+        self._copier = TreeCopy(old_fd, new_fd, source, tick)
+        self._ours: set[int] = set()  # inodes whose ctime moved because we took one of their names
+
+    def run(self, old_fd: int, new_fd: int) -> None:
+        # One frame a level, as deep as the tree is.
+        stack = [_Folder(os.dup(old_fd), os.dup(new_fd), "", is_late=False, may_remove=bool(os.listdir(old_fd)))]
+        try:
+            self._merge(stack[0])
+            while stack:
+                folder = stack[-1]
+                if folder.below:
+                    deeper = self._enter(folder, *folder.below.pop())
+                    if deeper is not None:
+                        stack.append(deeper)
+                        self._merge(deeper)
+                    continue
+                if folder.takes_metadata:
+                    self._copier.copy_folder_metadata(folder.old, folder.new, folder.path)
+                stack.pop().close()
+        finally:
+            for folder in stack:
+                folder.close()
+
+    def _enter(self, folder: _Folder, name: str, changed: bool, touched: bool) -> _Folder | None:
+        try:
+            new = os.open(name, fs.DIRECTORY, dir_fd=folder.new)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # removed from the new tree this moment
+        try:
+            old = os.open(name, fs.DIRECTORY, dir_fd=folder.old)
+        except BaseException:
             os.close(new)
-    return late
+            raise
+        is_late, may_remove = folder.is_late or changed, folder.may_remove and not touched
+        return _Folder(old, new, f"{folder.path}{name}/", is_late, may_remove, changed and not touched)
 
-
-def _folder(
-    copier: TreeCopy, old: int, new: int, path: str, source_mark: int, target_mark: int, late: Late,
-    tick: Callable[[int, int], None], *, may_remove: bool,
-) -> list[tuple[int, int, str]]:  # fmt: skip
-    below: list[tuple[int, int, str]] = []
-    with os.scandir(old) as entries:
-        listed = list(entries)
-    for entry in listed:
-        tick(0, 1)
-        found, there, where = entry.stat(follow_symlinks=False), fs.exists(new, entry.name), f"{path}{entry.name}"
-        if stat.S_ISDIR(found.st_mode):
-            if there is None:
-                if found.st_ctime_ns > source_mark:  # made or moved here late; else somebody removed it from the new tree
-                    os.mkdir(entry.name, 0o700, dir_fd=new)
-                    late.brought += 1
-                    _whole(old, new, entry.name, where, tick)
-            elif stat.S_ISDIR(there.st_mode):
-                below.append(
-                    (os.open(entry.name, fs.DIRECTORY, dir_fd=old), os.open(entry.name, fs.DIRECTORY, dir_fd=new), f"{where}/")
-                )
-            else:
-                _keep_both(old, new, entry.name, where, late, tick, copier, found)
-        elif there is None:
-            if found.st_ctime_ns > source_mark:
-                copier.copy_entry(old, new, entry.name, found, where)
-                late.brought += 1
-            # Else: it was copied, and somebody removed it from the new tree since. Their word counts.
-        elif found.st_ctime_ns > source_mark and not _same(found, there):
-            if there.st_ctime_ns > target_mark or stat.S_ISDIR(there.st_mode):
-                _keep_both(old, new, entry.name, where, late, tick, copier, found)
-            else:
-                _replace(copier, old, new, entry.name, found, where)
-                late.brought += 1
-    if may_remove:
-        names = {entry.name for entry in listed}
-        with os.scandir(new) as entries:
+    def _merge(self, folder: _Folder) -> None:
+        with os.scandir(folder.old) as entries:
+            names = {entry.name for entry in entries}
+        for name in names:
+            self._tick(0, 1)
+            try:
+                self._entry(folder, name)
+            except FileNotFoundError:
+                if os.fstat(folder.new).st_nlink == 0:  # the folder was removed from the new tree this moment
+                    return
+                raise
+            except FileExistsError:  # made in the new tree this moment
+                self._keep_both(folder, name, os.stat(name, dir_fd=folder.old, follow_symlinks=False))
+        with os.scandir(folder.new) as entries:
             gone = [entry.name for entry in entries if entry.name not in names]
         for name in gone:
-            late.removed += _remove_unchanged(new, name, target_mark)
-    return below
+            if name.startswith(_FRESH):  # of a start that came to an end in the middle
+                with _writable(folder.new):
+                    fs.remove_tree(folder.new, name, lambda _: None)
+            elif folder.may_remove:
+                self.late.removed += self._remove_unchanged(folder.new, name)
+
+    def _entry(self, folder: _Folder, name: str) -> None:
+        found = os.stat(name, dir_fd=folder.old, follow_symlinks=False)
+        there = fs.exists(folder.new, name)
+        changed = found.st_ctime_ns > self._source_mark
+        if there is None:
+            if changed or folder.is_late:
+                self._bring(folder, name, found, fs.place, name)
+                self.late.brought += 1
+            return  # else it was copied, and somebody removed it from the new tree since: their word counts
+        touched = self._is_touched(there)
+        if stat.S_ISDIR(found.st_mode):
+            if stat.S_ISDIR(there.st_mode):
+                folder.below.append((name, changed, touched))
+            else:
+                self._keep_both(folder, name, found)
+        elif not touched and not stat.S_ISDIR(there.st_mode):
+            # A late change may have put size and mtime back; below a moved directory the times of files say nothing.
+            if changed or (folder.is_late and not _same(found, there)):
+                if there.st_nlink > 1:
+                    self._ours.add(there.st_ino)
+                self._bring(folder, name, found, fs.replace, name)
+                self.late.brought += 1
+        elif (changed or folder.is_late) and not _same(found, there):
+            self._keep_both(folder, name, found)
+
+    def _is_touched(self, there: os.stat_result) -> bool:
+        return there.st_ctime_ns > self._target_mark and there.st_ino not in self._ours
+
+    def _bring(
+        self, folder: _Folder, name: str, found: os.stat_result, put: Callable[[int, str, str], None], to: str
+    ) -> None:
+        """Copy an entry under a name of our own and give it its name in one step, so that half of it is never seen."""
+        fresh, where = f"{_FRESH}{found.st_ino}", f"{folder.path}{to}"
+        with _writable(folder.new):
+            fs.remove_tree(folder.new, fresh, lambda _: None)
+            if stat.S_ISDIR(found.st_mode):
+                os.mkdir(fresh, 0o700, dir_fd=folder.new)
+                with fs.opened(name, dir_fd=folder.old) as old, fs.opened(fresh, dir_fd=folder.new) as new:
+                    TreeCopy(old, new, self._source, self._tick).run_pass()
+            else:
+                self._copier.copy_or_link(folder.old, folder.new, name, found, where, fresh)
+            try:
+                put(folder.new, fresh, to)
+                # Two names of one inode: rename does nothing, and that is right but for the name that stays.
+                fs.remove_tree(folder.new, fresh, lambda _: None)
+            except FileExistsError:
+                fs.remove_tree(folder.new, fresh, lambda _: None)
+                raise
+
+    def _keep_both(self, folder: _Folder, name: str, found: os.stat_result) -> None:
+        stem = os.fsdecode(os.fsencode(name)[:_NAME_BYTES])
+        number, kept = 1, f"{stem}{LATE}"
+        while (there := fs.exists(folder.new, kept)) is not None:
+            if _same(found, there):  # an earlier start kept it
+                return
+            number += 1
+            kept = f"{stem}{LATE}-{number}"
+        self._bring(folder, name, found, fs.place, kept)
+        self.late.conflicts.append(f"{folder.path}{name}")
+
+    def _remove_unchanged(self, parent: int, name: str) -> int:
+        """Remove an entry that is gone from the old tree, as far as nobody changed it in the new one; return how many."""
+        count = 0
+        # A frame: the parent, the own descriptor, the own name, entries still to look at, whether all went so far.
+        stack: list[tuple[int, int, str, list[str]]] = [(-1, os.dup(parent), "", [name])]
+        try:
+            while stack:
+                above, fd, own, names = stack[-1]
+                if names:
+                    below = names.pop()
+                    found = fs.exists(fd, below)
+                    if found is None or self._is_touched(found):
+                        continue
+                    if stat.S_ISDIR(found.st_mode):
+                        deeper = os.open(below, fs.DIRECTORY, dir_fd=fd)
+                        stack.append((fd, deeper, below, os.listdir(deeper)))
+                        continue
+                    if found.st_nlink > 1:
+                        self._ours.add(found.st_ino)
+                    with _writable(fd):
+                        os.unlink(below, dir_fd=fd)
+                    count += 1
+                    continue
+                stack.pop()
+                os.close(fd)
+                if own:
+                    count += _remove_empty(above, own)
+        finally:
+            for _, fd, *_ in stack:
+                os.close(fd)
+        return count
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (stat.S_IFMT(one.st_mode), one.st_size, one.st_mtime_ns) == (
-        stat.S_IFMT(other.st_mode),
-        other.st_size,
-        other.st_mtime_ns,
-    )
+    if stat.S_IFMT(one.st_mode) != stat.S_IFMT(other.st_mode) or one.st_mtime_ns != other.st_mtime_ns:
+        return False
+    return one.st_size == other.st_size or stat.S_ISDIR(one.st_mode)  # a directory's size is its filesystem's own affair
 
 
-def _whole(old: int, new: int, name: str, where: str, tick: Callable[[int, int], None]) -> None:
-    """Copy a directory that came late, whatever the times of what is in it: moving it does not touch them."""
-    with fs.opened(name, dir_fd=old) as old_fd, fs.opened(name, dir_fd=new) as new_fd:
-        TreeCopy(old_fd, new_fd, where, tick).run_pass()
-
-
-def _replace(copier: TreeCopy, old: int, new: int, name: str, found: os.stat_result, where: str) -> None:
-    fresh = f".survived-fresh-{found.st_ino}"
-    fs.remove_tree(new, fresh, lambda _: None)
-    copier.copy_entry(old, new, name, found, where, fresh)
-    fs.replace(new, fresh, name)
-
-
-def _keep_both(
-    old: int, new: int, name: str, where: str, late: Late, tick: Callable[[int, int], None], copier: TreeCopy, found: os.stat_result
-) -> None:
-    number, kept = 1, f"{name[:200]}{LATE}"
-    while (there := fs.exists(new, kept)) is not None:
-        if _same(found, there):
-            return
-        number, kept = number + 1, f"{name[:200]}{LATE}-{number + 1}"
-    if stat.S_ISDIR(found.st_mode):
-        os.mkdir(kept, 0o700, dir_fd=new)
-        with fs.opened(name, dir_fd=old) as old_fd, fs.opened(kept, dir_fd=new) as new_fd:
-            TreeCopy(old_fd, new_fd, where, tick).run_pass()
-    else:
-        copier.copy_entry(old, new, name, found, where, kept)
-    late.conflicts.append(where)
-
-
-def _remove_unchanged(parent: int, name: str, target_mark: int) -> int:
-    """Remove an entry that is gone from the old tree, as far as nobody changed it in the new one; return how many."""
-    found = fs.exists(parent, name)
-    if found is None:
+def _remove_empty(parent: int, name: str) -> int:
+    try:
+        with _writable(parent):
+            os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
         return 0
-    if not stat.S_ISDIR(found.st_mode):
-        if found.st_ctime_ns > target_mark:
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # something in it is of the new tree alone
             return 0
-        os.unlink(name, dir_fd=parent)
-        return 1
-    count = 0
-    with fs.opened(name, dir_fd=parent) as fd:
-        for below in os.listdir(fd):
-            count += _remove_unchanged(fd, below, target_mark)
-        empty = not os.listdir(fd)
-    # A directory that our copy made is older than the mark; one made since in the new tree stays, even if empty.
-    if empty and (count or found.st_ctime_ns <= target_mark):
-        os.rmdir(name, dir_fd=parent)
-        count += 1
-    return count
+        raise
+    return 1
+
+
+@contextlib.contextmanager
+def _writable(fd: int) -> Iterator[None]:
+    """Let us change a directory of ours that lets nobody write, as Go's module cache has them; its mode is put back."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & 0o300 == 0o300:
+        yield
+        return
+    os.fchmod(fd, mode | 0o300)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, mode)

@@ -6,6 +6,7 @@ Each refusal names the first entry that causes it. The copy checks again what ca
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -63,43 +64,72 @@ def survey(source: str, tick: Callable[[int, int], None]) -> None:
 
     A relative link that leads out of the tree would lead elsewhere from the data disk. `tick(0, 1)` for each entry.
     """
-    me, root = os.geteuid(), os.path.realpath(source)
+    roots = (os.path.realpath(source), source)
     bound = _bound_sockets()
     with fs.opened(source) as top_fd:
         device = os.fstat(top_fd).st_dev
-        stack = [(os.dup(top_fd), "")]
+        # A frame: an open directory, its path, its sub directories still to do. One descriptor a level, not a directory.
+        stack = [(os.dup(top_fd), "", [""])]
         try:
             while stack:
-                fd, path = stack.pop()
-                try:
-                    with os.scandir(fd) as entries:
-                        listed = list(entries)
-                    for entry in listed:
-                        where = f"{path}{entry.name}"
-                        try:
-                            found = entry.stat(follow_symlinks=False)
-                            why = _objection(entry, found, root, where, me, bound, fd)
-                            if why is None and stat.S_ISDIR(found.st_mode):
-                                if found.st_dev != device:
-                                    why = Reason.MOUNT_POINT, "another filesystem is mounted there"
-                                else:
-                                    stack.append((os.open(entry.name, fs.DIRECTORY, dir_fd=fd), f"{where}/"))
-                        except FileNotFoundError:
-                            continue
-                        except PermissionError:
-                            why = Reason.UNREADABLE, "it cannot be read"
-                        if why is not None:
-                            raise Refused(why[0], f"Cannot move '{source}': '{where}' in it: {why[1]}. Nothing was changed.")
-                        tick(0, 1)
-                finally:
+                fd, path, below = stack[-1]
+                if not below:
+                    stack.pop()
                     os.close(fd)
+                    continue
+                name = below.pop()
+                try:
+                    deeper_fd = os.open(name or ".", fs.DIRECTORY, dir_fd=fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except PermissionError as error:
+                    raise _refuse(source, f"{path}{name}", Reason.UNREADABLE, "it cannot be read") from error
+                stack.append((deeper_fd, f"{path}{name}/" if name else "", []))
+                if os.fstat(deeper_fd).st_dev != device:
+                    raise _refuse(source, f"{path}{name}", Reason.MOUNT_POINT, "another filesystem is mounted there")
+                stack[-1][2].extend(_folder(source, roots, deeper_fd, stack[-1][1], bound, tick))
         finally:
-            for fd, _ in stack:
+            for fd, *_ in stack:
                 os.close(fd)
 
 
+def _folder(
+    source: str, roots: tuple[str, ...], fd: int, path: str, bound: frozenset[str], tick: Callable[[int, int], None]
+) -> list[str]:
+    """Look at each entry of one open directory; return the names of its sub directories."""
+    me, below = os.geteuid(), []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            where = f"{path}{entry.name}"
+            try:
+                found = entry.stat(follow_symlinks=False)
+                why = _objection(entry, found, roots, where, me, bound, fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EACCES and error.errno != errno.EINVAL:  # EINVAL: no link any more
+                    raise
+                why = (Reason.UNREADABLE, "it cannot be read") if error.errno == errno.EACCES else None
+            if why is not None:
+                raise _refuse(source, where, *why)
+            if stat.S_ISDIR(found.st_mode):
+                below.append(entry.name)
+            tick(0, 1)
+    return below
+
+
+def _refuse(source: str, where: str, reason: Reason, why: str) -> Refused:
+    return Refused(reason, f"Cannot move '{source}': '{where or '.'}' in it: {why}. Nothing was changed.")
+
+
 def _objection(
-    entry: os.DirEntry[str], found: os.stat_result, root: str, where: str, me: int, bound: frozenset[str], fd: int
+    entry: os.DirEntry[str],
+    found: os.stat_result,
+    roots: tuple[str, ...],
+    where: str,
+    me: int,
+    bound: frozenset[str],
+    fd: int,
 ) -> tuple[Reason, str] | None:
     mode = found.st_mode
     if me not in (0, found.st_uid):
@@ -108,23 +138,32 @@ def _objection(
         return Reason.UNREADABLE, f"its mode {stat.S_IMODE(mode):04o} lets nobody read it"
     if stat.S_ISLNK(mode):
         to = os.readlink(entry.name, dir_fd=fd)
-        full = os.path.normpath(os.path.join(root, os.path.dirname(where), to))
-        if not to.startswith("/") and not is_below(full, root):
+        if not to.startswith("/") and _climbs_out(where, to):
             return (
                 Reason.LEAVING_LINK,
                 f"it is a relative link to '{to}', out of the tree, and would point elsewhere from the data disk",
             )
-    elif stat.S_ISSOCK(mode) and os.path.join(root, where) in bound:
+    elif stat.S_ISSOCK(mode) and any(os.path.join(root, where) in bound for root in roots):
         return Reason.SOCKET, "it is a socket in use"
     elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         return Reason.DEVICE_NODE, "it is a device node"
     return None
 
 
+def _climbs_out(where: str, to: str) -> bool:
+    """Tell whether a relative link at `where` leaves the tree, even if it comes back: its root has another name there."""
+    depth = where.count("/")
+    for part in to.split("/"):
+        depth += -1 if part == ".." else part not in ("", ".")
+        if depth < 0:
+            return True
+    return False
+
+
 def _bound_sockets() -> frozenset[str]:
-    """Return the paths of all bound Unix sockets (/proc/net/unix, last column)."""
+    """Return the paths of all bound Unix sockets (/proc/net/unix, the eighth column, which may hold spaces)."""
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
-            return frozenset(line.rstrip("\n").split(" ", 7)[-1].strip().split(" ")[-1] for line in file)
+            return frozenset(fields[7] for line in file if len(fields := line.rstrip("\n").split(None, 7)) == 8)
     except OSError:
         return frozenset()

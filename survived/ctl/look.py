@@ -11,21 +11,33 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from survived.ctl import local
-from survived.ctl.main import print_json
+from survived.ctl.main import print_json, say
+from survived.ctl.main import printable as printable
 from survived.errors import DaemonNotRunning, SurvivedError
 from survived.tell import status
-from survived.units import print_bytes, print_time
+from survived.units import print_bytes, print_time, sentence
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from survived.machine import Machine
-    from survived.model import Gauge, Observation, Pressure
+    from survived.model import CacheReading, Gauge, Observation, Plan, Pressure
 
 
 def width() -> int:
     """Return the columns of the terminal, 80 where there is none."""
     return max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
+
+
+def fitting(text: str) -> str:
+    """Return text with what the terminal's encoding lacks drawn in ASCII, column for column."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(str.maketrans("█░…�", "#.~?")).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def has_colour() -> bool:
@@ -49,7 +61,7 @@ def run_status(args: argparse.Namespace) -> int:
     if args.json:
         print_json(doc)
     else:
-        print(status.render(doc, width=width(), colour=has_colour()))
+        print(fitting(status.render(doc, width=width(), colour=has_colour())))
     return 0 if doc["daemon"]["running"] else DaemonNotRunning.exit_code
 
 
@@ -83,7 +95,7 @@ def _watch(args: argparse.Namespace) -> int:
     sys.stdout.write("\x1b[?25l\x1b[2J")
     try:
         while True:
-            text = status.render(read_status(args), width=width(), colour=has_colour())
+            text = fitting(status.render(read_status(args), width=width(), colour=has_colour()))
             lines = text.split("\n")[: shutil.get_terminal_size((80, 24)).lines - 1]
             # Overwrite in place and clear what is left: no flicker.
             sys.stdout.write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J")
@@ -137,18 +149,33 @@ def run_plan(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    print(_standing(pressures, seen))
-    for move in plan.moves:
-        print(f"\nwould move  {move.cache_id}: {print_bytes(move.size_bytes)} from {move.source} to {move.store_path}\n            {move.why}")
-    shown = [item for item in plan.refusals if item.reason.value != "absent"]
-    if shown:
-        print()
-    for item in shown:
-        print(f"stays       {item.cache_id}: {item.text}")
-    absent = [item.cache_id for item in plan.refusals if item.reason.value == "absent"]
-    if absent:
-        print(f"not there   {', '.join(absent)}")
+    _print_plan(plan, pressures, seen)
     return 0
+
+
+def _print_plan(plan: Plan, pressures: dict[str, Pressure], seen: Observation) -> None:
+    print(printable(_standing(pressures, seen)))
+    for move in plan.moves:
+        line = f"{move.cache_id}: {print_bytes(move.size_bytes)} from {move.source} to {move.store_path}"
+        print()
+        _print_row("would move", line)
+        _print_row("", move.why)
+    if not plan.moves:
+        print("Nothing would be moved.")
+    there = [item for item in plan.refusals if item.reason.value != "absent"]
+    absent = [item.cache_id for item in plan.refusals if item.reason.value == "absent"]
+    if there:
+        print()
+    for item in there:
+        _print_row("stays", f"{item.cache_id}: {item.text}")
+    if absent:
+        print()
+        _print_row("not there", ", ".join(absent))
+
+
+def _print_row(head: str, text: str) -> None:
+    for line in status.wrap(f"{head:<12}{printable(text)}", width(), 12):
+        print(fitting(line))
 
 
 def _standing(pressures: dict[str, Pressure], seen: Observation) -> str:
@@ -198,23 +225,28 @@ def run_measure(args: argparse.Namespace) -> int:
                 ]
             }
         )
+    elif readings:
+        _print_sizes(readings)
     else:
-        print(f"{'SIZE':>10} {'FREES':>10} {'FILES':>9}  {'STATE':<10} CACHE")
-        for r in readings:
-            name = r.cache.id if r.cache.id == r.cache.path else f"{r.cache.id}  {r.cache.path}"
-            frees = print_bytes(r.size.reclaimable_bytes) if r.state == "home" else "-"
-            print(f"{print_bytes(r.size.size_bytes):>10} {frees:>10} {r.size.files:>9,}  {r.state:<10} {printable(name)}")
-            if r.error:
-                print(f"           {r.error}", file=sys.stderr)
-    missing = [r for r in readings if r.error or r.state == "absent"]
-    if args.paths and missing:
-        raise SurvivedError(f"Cannot measure '{missing[0].cache.path}': {missing[0].error or 'it does not exist'}.")
-    return 0
+        print("None of the known caches is there.")
+    missing = [r for r in readings if r.error or r.state == "absent"] if args.paths else [r for r in readings if r.error]
+    for r in missing:
+        say(f"survivectl: {trouble(r)}")
+    return SurvivedError.exit_code if args.paths and missing else 0
 
 
-def printable(text: str) -> str:
-    """Return a name as a terminal can show it: what is not UTF-8 or not printable becomes a question mark."""
-    return "".join(char if char.isprintable() and not "\ud800" <= char <= "\udfff" else "?" for char in text)
+def _print_sizes(readings: Sequence[CacheReading]) -> None:
+    print(f"{'SIZE':>10} {'FREES':>10} {'FILES':>9}  {'STATE':<10} CACHE")
+    for r in readings:
+        name = r.cache.path if r.cache.id == r.cache.path else f"{r.cache.id}  {r.cache.path}"
+        frees = print_bytes(r.size.reclaimable_bytes) if r.state == "home" else "-"
+        print(f"{print_bytes(r.size.size_bytes):>10} {frees:>10} {r.size.files:>9,}  {r.state:<10} {printable(name)}")
+
+
+def trouble(reading: CacheReading) -> str:
+    """Return in one sentence why a cache could not be measured."""
+    why = reading.error or "it is not there"
+    return sentence(why if why.startswith("Cannot ") else f"Cannot measure '{reading.cache.path}': {why}")
 
 
 # ---- list ---------------------------------------------------------------------------------------------------------
@@ -228,6 +260,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print what is relocated, and whether each link still does its work."""
     machine = local.open_machine(args)
     found = machine.relocations()
+    lost = [store for store in machine.read_stores() if not store.ok and store.path not in {path for path, _ in found}]
     if args.json:
         print_json(
             {
@@ -243,11 +276,14 @@ def run_list(args: argparse.Namespace) -> int:
                         "link": link_state(item.source, item.target),
                     }
                     for store, item in found
-                ]
+                ],
+                "unreadable": [{**status.path_fields(store.path, "store"), "reason": store.reason} for store in lost],
             }
         )
         return 0
-    if not found:
+    for store in lost:
+        say(f"survivectl: Cannot list what is in '{store.path}': {sentence(store.reason or 'it cannot be read')}", "Run survivectl check.")
+    if not found and not lost:
         print("Nothing is relocated.")
     for _, item in found:
         state = link_state(item.source, item.target)

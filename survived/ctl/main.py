@@ -207,10 +207,10 @@ def _fail(error: SurvivedError, *, as_json: bool) -> int:
 def say(sentence: str, hint: str | None = None) -> None:
     """Say something beside the answer, on stderr; nobody has to be there to hear it."""
     with suppress(OSError):
-        print(visible(sentence) + (f"\n  {visible(hint)}" if hint else ""), file=sys.stderr, flush=True)
+        print(printable(sentence) + (f"\n  {printable(hint)}" if hint else ""), file=sys.stderr, flush=True)
 
 
-def visible(text: str) -> str:
+def printable(text: str) -> str:
     """Return text that a terminal can show: control characters and bytes that are not UTF-8 as `\\n`, `\\x1b`, `\\xff`."""
     if text.isprintable():
         return text

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from survived.ctl import local
-from survived.ctl.main import error_document, print_json, say, visible
+from survived.ctl.main import error_document, print_json, printable, say
 from survived.errors import BY_CODE, DaemonNotRunning, NeedsPerson, Refused, Stopped, SurvivedError, UsageError
 from survived.model import Operation, Reason
 from survived.tell.status import path_fields
@@ -139,7 +139,7 @@ def run_recover(args: argparse.Namespace) -> int:
         print_json(answer)
         return 0
     for item in answer["recovered"]:
-        print(visible(f"the {item['verb']} of '{item['path']}' is {item['stage']}"))
+        print(printable(f"the {item['verb']} of '{item['path']}' is {item['stage']}"))
     if not answer["recovered"]:
         print("Nothing was left unfinished.")
     return 0
@@ -245,12 +245,12 @@ def _report(args: argparse.Namespace, results: list[dict[str, Any]]) -> int:
         count = result["files"]
         much = f"{print_bytes(result['size_bytes'])} in {count:,} file{'' if count == 1 else 's'}"
         if result["verb"] == "relocate":
-            print(visible(f"Relocated '{result['path']}' to '{result['target']}', {much}."))
-            print(visible(f"  Freed {print_bytes(result['freed_bytes'])}. Undo: survivectl restore {_word(result)}"))
+            print(printable(f"Relocated '{result['path']}' to '{result['target']}', {much}."))
+            print(printable(f"  Freed {print_bytes(result['freed_bytes'])}. Undo: survivectl restore {_word(result)}"))
         else:
-            print(visible(f"Restored '{result['path']}', {much}."))
+            print(printable(f"Restored '{result['path']}', {much}."))
         if result["note"]:
-            print(visible(f"  {result['note']}"))
+            print(printable(f"  {result['note']}"))
     if not results:
         print("Nothing is relocated.")
     return 0

@@ -24,7 +24,7 @@ _OTHERS_BYTES = 20 * MIB
 _CACHE_BYTES, _CACHE_MOST_BYTES = 36 * MIB, 64 * MIB
 _WHEEL_KIB = (96, 1400, 320, 40, 2100, 180, 760, 24)  # bytes of the wheels in a pip cache, as varied as they are
 _POLL_SECONDS = 0.05
-_LIMIT_SECONDS = 15.0
+_LIMIT_SECONDS = 20.0
 _OTHERS_SECONDS = 5.0
 """On a real filesystem others may have written so much that low is not reached: then we wait no longer than that."""
 STEPS = 7
@@ -100,7 +100,7 @@ class Play:
 
     def _fill(self) -> None:
         self._scene = "the cache"
-        self._screen.step("pip installs this and that, and keeps all of it in ~/.cache/pip")
+        self._screen.step("pip's cache grows: files as pip keeps them, written to ~/.cache/pip")
         written = 0
         for number in itertools.count():
             risen = self._box.begin - self._box.available()
@@ -110,9 +110,9 @@ class Play:
             written += self._write_wheel(number)
             # From near the mark on in one go: what has been quiet for as long as the pressure lasts is moved at once.
             if risen < HIGH_BYTES - 3 * MIB:
-                self._wait("pip fills its cache", lambda _: True)
+                self._wait("pip's cache grows", lambda _: True)
                 self._pause()
-        status = self._wait("pip fills its cache", lambda _: True)
+        status = self._wait("pip's cache grows", lambda _: True)
         self._before = _digest(self._cache)
         files = sum(len(names) for _, _, names in os.walk(self._cache))
         self._facts["cache"] = {"path": self._cache, "bytes_written": written, "files": files, "sha256": self._before}
@@ -125,7 +125,7 @@ class Play:
         )
         fs = _root(status)
         share = f" at {print_share(fs['usage'])}" if self._box.in_namespace else ""
-        self._screen.step(f"pressure is high{share}, so survived moves pip's cache and leaves a link")
+        self._screen.step(f"pressure is {{'flood': 'a flood'}.get(status['pressure'], 'high')}{share}, so survived moves pip's cache and leaves a link")
         self._facts["usage"]["high"] = fs["usage"]
         self._wait("copying pip's cache", lambda _: os.path.islink(self._cache))
         target = os.readlink(self._cache)
@@ -174,7 +174,8 @@ class Play:
             if restoring.returncode != 4 or "--force" in words:
                 break
             words.append("--force")  # others have filled a real disk meanwhile
-        self._screen.say(output)
+        for line in output.splitlines():
+            self._screen.say(line)
         if restoring.returncode:
             raise SurvivedError(f"survivectl {' '.join(words)} ended with exit code {restoring.returncode}: {output}")
         is_home = os.path.isdir(self._cache) and not os.path.islink(self._cache)
@@ -205,7 +206,7 @@ class Play:
         while True:
             self._check()
             status = self._box.status()
-            if status is not None:
+            if status is not None and status["filesystems"]:
                 self._screen.level(_root(status), _doing(status) or doing)
                 if is_so(status):
                     return status

@@ -34,6 +34,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNSHARE = ("unshare", "-Urm", "--")  # short options: busybox has them, too
 _ROOM = {"root": FLOOD_BYTES + MIB, "data": 128 * MIB}
 _STOP_SECONDS = 6.0
+_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONHOME")
 _CONFIG = """\
 [watch]
 filesystems = [{root}]
@@ -193,11 +194,7 @@ class Sandbox:
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of what runs inside: no cache variable, proxy or service manager of ours leaks in."""
-        kept = {
-            name: os.environ[name]
-            for name in ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "VIRTUAL_ENV")
-            if name in os.environ
-        }
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         places = {
             "HOME": self.home,
             "XDG_CONFIG_HOME": os.path.join(self.home, ".config"),

@@ -176,7 +176,7 @@ def render(doc: Mapping[str, Any], *, width: int = 80, colour: bool = False) -> 
     paint = _paint if colour else _plain
     alarm, sentence = verdict(doc)
     tint = {"ok": "32", "paused": "33", "high": "33"}.get(alarm, "31")
-    lines = [*_wrap(f"{paint(alarm.upper(), '1;' + tint)}  {sentence}", width, len(alarm) + 2), ""]
+    lines = [*wrap(f"{paint(alarm.upper(), '1;' + tint)}  {sentence}", width, len(alarm) + 2), ""]
     for fs in doc["filesystems"]:
         lines += _bar(fs, width, paint)
     if doc["move"]:
@@ -189,14 +189,14 @@ def render(doc: Mapping[str, Any], *, width: int = 80, colour: bool = False) -> 
         lines.append("")
         for store in doc["stores"]:
             text = f"{print_bytes(store['available_bytes'])} available, {print_share(store['usage'])} used" if store["ok"] else store["reason"]
-            lines += _wrap(f"{paint('data disk', '1')}  {store['path']}: {text}", width, 11)
+            lines += wrap(f"{paint('data disk', '1')}  {store['path']}: {text}", width, 11)
     for item in doc["recent"][:3]:
-        lines += _wrap(f"{paint('notice', '1')}     {item.get('time', '')}  {item.get('title', '')}", width, 11)
+        lines += wrap(f"{paint('notice', '1')}     {item.get('time', '')}  {item.get('title', '')}", width, 11)
     notices = doc["notices"]
     if notices.get("pending") or notices.get("last_error"):
-        lines += _wrap(f"{paint('notices', '1')}    {notices['pending']} waiting to be sent; {notices.get('last_error') or 'no error'}", width, 11)
+        lines += wrap(f"{paint('notices', '1')}    {notices['pending']} waiting to be sent; {notices.get('last_error') or 'no error'}", width, 11)
     for problem in doc["problems"][1:] if alarm == "trouble" else doc["problems"]:
-        lines += _wrap(f"{paint('problem', '1;31')}    {problem}", width, 11)
+        lines += wrap(f"{paint('problem', '1;31')}    {problem}", width, 11)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -217,7 +217,8 @@ def _visible(text: str) -> int:
     return length
 
 
-def _wrap(text: str, width: int, indent: int) -> list[str]:
+def wrap(text: str, width: int, indent: int) -> list[str]:
+    """Return text in lines of at most `width` columns, all but the first indented; a longer word is cut in pieces."""
     lines, line = [], ""
     for word in text.split(" "):
         candidate = f"{line} {word}" if line else word
