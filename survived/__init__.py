@@ -16,7 +16,7 @@ A walk through the house; data flows one way, what must last is kept in the stor
     store     on the data disk: marker, trees, staging, and the SQLite journal, history and outbox
 
     machine   one user's settings, paths, caches and stores together, for the daemon and survivectl alike
-    levels    how full the watched filesystems are and were: gauges, rates, samples
+    levels    how full the watched filesystems are and were: gauges, rates, samples;  growth  inotify's wake-up
     errands   relocate, restore, recover, by id or path: what the plan or a person asks for
     worker    the one thread that measures and moves;  requests  what the control socket can be asked;  post  sending
     daemon    the loop over all of it;  ctl  is `survivectl`, one file for a group of verbs

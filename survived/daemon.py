@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from survived import errands
 from survived.decide import policy
 from survived.errors import Refused, Stopped, SurvivedError
+from survived.growth import Growth
 from survived.levels import Levels
 from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage, StoreReading
-from survived.observe.watch import Watcher
 from survived.post import Post
 from survived.requests import Requests
 from survived.signals import Signals
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 _STORES_SECONDS = 15.0
 _PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED, Reason.FAILED_BEFORE})
 _STOP_SECONDS = 4.0
-_DEAF_SECONDS = 1.0
 _MEASURE_SHARE = 50.0
 """Measuring may take one 50th of the time, however large the caches are."""
 
@@ -56,10 +55,10 @@ class Daemon:
         self.selector = selectors.DefaultSelector()
         self.worker = Worker()
         self.post = Post(machine, self.selector)
-        self.watcher = Watcher(machine.settings.watch.max_watches)
         self.requests = Requests(self)
         self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
         self.levels = Levels(machine)
+        self.growth = Growth(machine.settings.watch.max_watches, self.selector, self.levels, self._woken)
         self.stores: tuple[StoreReading, ...] = ()
         self.observation: Observation | None = None
         self.plan = Plan((), ())
@@ -71,7 +70,6 @@ class Daemon:
         self.signals = Signals()
         self._before: Filesystem | None = None
         self._told_line = ""
-        self._deaf_until: float | None = 0.0
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -103,7 +101,7 @@ class Daemon:
         """Observe what is cheap to observe, then decide; never raises for what a disk or a tool does."""
         now = time.time()
         try:
-            self._listen_for_growth()
+            self.growth.listen()
             self._read(now)
             self._keep_stores(now)
             self._decide(now)
@@ -168,18 +166,8 @@ class Daemon:
         if any(operation.stage in (Stage.DONE, Stage.UNDONE) for operation in ended):
             self._measure_at = 0.0
 
-    def _listen_for_growth(self) -> None:
-        """Hear inotify again, a second after it last woke us: during a download it would wake us without end."""
-        fd = self.watcher.fileno()
-        if fd >= 0 and self._deaf_until is not None and time.monotonic() >= self._deaf_until:
-            self._deaf_until = None
-            self._register(fd, self._wake)
-
-    def _wake(self, _mask: int) -> None:
-        self.selector.unregister(self.watcher.fileno())
-        self._deaf_until = time.monotonic() + _DEAF_SECONDS
-        if self.watcher.drain():
-            self._measure_at = min(self._measure_at, time.time() + max(5.0, _MEASURE_SHARE * self._measured_seconds))
+    def _woken(self) -> None:
+        self._measure_at = min(self._measure_at, time.time() + max(5.0, _MEASURE_SHARE * self._measured_seconds))
 
     # ---- decide ---------------------------------------------------------------------------------------------------
 
@@ -188,17 +176,22 @@ class Daemon:
             self._start_measuring(now)
         if self.observation is None or (self.worker.job is not None and self.worker.job.name == "measuring"):
             return
-        seen = replace(self.observation, time=now, filesystems=self.levels.filesystems, stores=self.stores)
-        failed = {source: text for source, (text, until, _) in self.failed.items() if now < until}
-        self.plan = policy.plan(
-            seen, self.levels.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.levels.gauges
-        )
+        seen = self._make_plan(self.observation, now)
         if self.worker.is_idle:
             self.post.observed(seen, self.levels.pressures(), self.plan, now)
             self.requests.start_next()
         flood = self.levels.worst() is Pressure.FLOOD
         if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
             self._start_move(self.plan.moves[0])
+
+    def _make_plan(self, measured: Observation, now: float) -> Observation:
+        """Plan on what was measured and on what is cheap to know now; return both as one observation."""
+        seen = replace(measured, time=now, filesystems=self.levels.filesystems, stores=self.stores)
+        failed = {source: text for source, (text, until, _) in self.failed.items() if now < until}
+        self.plan = policy.plan(
+            seen, self.levels.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.levels.gauges
+        )
+        return seen
 
     def is_paused(self, now: float) -> bool:
         """Tell whether a person has paused moving."""
@@ -213,7 +206,8 @@ class Daemon:
             self._measured_seconds = time.monotonic() - began
             if error is None:
                 self.observation = result
-                self.watcher.watch([reading.target or reading.cache.path for reading in result.caches])
+                self._make_plan(result, time.time())  # its reasons tell when to measure again
+                self.growth.watch(result)
             elif not isinstance(error, Stopped):
                 self._problem("measure", str(error))
             self._measure_at = time.time() + self._until_next_measuring()
@@ -222,10 +216,11 @@ class Daemon:
         self.worker.start(Job("measuring", lambda task: self.machine.observe(last, stop=task.stop.is_set, stores=stores), measured))
 
     def _until_next_measuring(self) -> float:
-        if self.levels.worst() is Pressure.NORMAL:
-            return 3600.0
-        # Under pressure a reason that passes by itself is looked at again soon, everything else more and more seldom.
+        # A reason that passes by itself is looked at again soon, everything else more and more seldom. On a quiet disk
+        # only what is over its own limit has one.
         passing = any(refusal.reason in _PASSING for refusal in self.plan.refusals) or not self.plan.refusals
+        if self.levels.worst() is Pressure.NORMAL and not passing:
+            return 3600.0
         quick = max(2.0, min(self.machine.rules.settle_seconds / 2, 30.0)) if passing else 60.0
         return max(quick, _MEASURE_SHARE * self._measured_seconds / (10.0 if passing else 1.0))
 
@@ -343,13 +338,11 @@ class Daemon:
 
     def _wait(self) -> float:
         now = time.time()
-        waits = [self.levels.wait(self.machine.rules), self.post.wait(now), self._measure_at - now]
+        waits = [self.levels.wait(self.machine.rules), self.growth.wait(), self.post.wait(now), self._measure_at - now]
         if self.plan.moves:
             waits.append(self._cooldown_until - now)
         if self.worker.job is not None:
             waits.append(1.0)
-        if self._deaf_until is not None:
-            waits.append(self._deaf_until - time.monotonic())
         return max(0.05, min(waits))
 
     def _is_finished(self) -> bool:
@@ -369,7 +362,7 @@ class Daemon:
         sd.stopping()
         ended = self.worker.stop(_STOP_SECONDS)
         self.control.close()
-        self.watcher.close()
+        self.growth.close()
         self.post.close()
         if not ended:
             log.warning("Stopped in the middle of a copy; it is undone at the next start.")

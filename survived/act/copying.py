@@ -19,10 +19,10 @@ import time
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from survived.act import fs
+from survived.act.attributes import Unkept, drop_acls, give
 from survived.errors import Refused
 from survived.model import Reason
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ACL = "system.posix_acl_"
-_OWN_XATTRS = ("user.", _ACL, "trusted.", "security.capability")
 TICK_NS = 20_000_000
 """A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
 _FUTURE_NS = 5_000_000_000
@@ -90,9 +88,7 @@ class TreeCopy:
                 os.fchmod(self._copy_fd, 0o700)
         else:
             # The folder in which the copy was made may have a default ACL, which would go on to everything in it.
-            for name in _list_xattrs(self._copy_fd):
-                if name.startswith(_ACL):
-                    os.removexattr(self._copy_fd, name)
+            drop_acls(self._copy_fd)
         self._inherits = not self._first
 
     def _directory(self, top_fd: int, top_copy_fd: int, top: str, found: Pass) -> None:
@@ -194,8 +190,7 @@ class TreeCopy:
         ctime = info.st_ctime_ns
         if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
             found.source_mark_ns = max(found.source_mark_ns, ctime)
-        text = b"%s\0%d %d %d %d" % (os.fsencode(path), info.st_ino, info.st_size, info.st_mtime_ns, ctime)
-        signature = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+        signature = hash((path, info.st_ino, info.st_size, info.st_mtime_ns, ctime)) & 0xFFFF_FFFF_FFFF_FFFF
         if ctime < self._fresh_ns or ctime > time.time_ns() + _FUTURE_NS:
             found.signatures.append(signature)
         known = self._known
@@ -233,6 +228,28 @@ class TreeCopy:
             if info.st_nlink > 1:
                 self._note_link(info, os.stat(name, dir_fd=copy_fd, follow_symlinks=False), where)
         self._tick(0, 1)
+
+    def _fresh_file(self, source_fd: int, copy_fd: int, path: str, name: str, found: Pass) -> None:
+        """Copy a regular file in a first pass: nothing is there yet, and what is opened is what is looked at."""
+        where = f"{path}{name}"
+        fd = self._open(name, source_fd, where, _READ | self._no_atime)
+        try:
+            info = self._regular(fd, where)
+            self._see(info, where, found)
+            if info.st_nlink == 1:
+                self._copy_open_file(fd, info, copy_fd, name, where)
+            elif not self._link(info, copy_fd, name):
+                self._copy_open_file(fd, info, copy_fd, name, where)
+                self._note_link(info, os.stat(name, dir_fd=copy_fd, follow_symlinks=False), where)
+        finally:
+            os.close(fd)
+        self._tick(0, 1)
+
+    def _regular(self, fd: int, where: str) -> os.stat_result:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "replaced while copied", where)
+        return info
 
     @staticmethod
     def _alike(info: os.stat_result, there: os.stat_result) -> bool:
@@ -289,67 +306,37 @@ class TreeCopy:
             os.mknod(to, info.st_mode, dir_fd=copy_fd)
         else:
             raise self._refuse(Reason.DEVICE_NODE, where, "it is a device node")
-        there = os.stat(to, dir_fd=copy_fd, follow_symlinks=False)
-        if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
-            try:
-                os.chown(to, info.st_uid, info.st_gid, dir_fd=copy_fd, follow_symlinks=False)
-            except PermissionError as error:
-                raise self._refuse(Reason.NOT_OURS, where, "its owner or group is not ours to give") from error
-        # Neither can be opened without a side effect; no system call for attributes takes a directory and a name.
-        self._xattrs(f"/proc/self/fd/{source_fd}/{name}", f"/proc/self/fd/{copy_fd}/{to}", where)
-        if kind != stat.S_IFLNK:
-            os.chmod(to, stat.S_IMODE(info.st_mode), dir_fd=copy_fd)
-        os.utime(to, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=copy_fd, follow_symlinks=False)
+        # Neither can be opened without a side effect, and for attributes no system call takes a directory and a name.
+        self._metadata(f"/proc/self/fd/{source_fd}/{name}", f"/proc/self/fd/{copy_fd}/{to}", info, where)
 
-    def _copy_file(self, source_fd: int, copy_fd: int, name: str, seen: os.stat_result, where: str, to: str) -> None:
+    def _copy_file(self, source_fd: int, copy_fd: int, name: str, info: os.stat_result, where: str, to: str) -> None:
         fd = self._open(name, source_fd, where, _READ | self._no_atime)
         try:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode) or info.st_ino != seen.st_ino:
+            opened = self._regular(fd, where)
+            if opened.st_ino != info.st_ino:
                 raise FileNotFoundError(errno.ENOENT, "replaced while copied", where)
-            if fs.is_fixed(fd):
-                raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
-            copy = os.open(to, _WRITE, 0o600, dir_fd=copy_fd)
-            try:
-                fs.copy_data(fd, copy, info, lambda n: self._tick(n, 0))
-                self._metadata(fd, copy, info, where)
-            finally:
-                os.close(copy)
+            self._copy_open_file(fd, opened, copy_fd, to, where)
         finally:
             os.close(fd)
 
-    def _metadata(self, fd: int, copy: int, info: os.stat_result, where: str) -> None:
-        """Owner, xattrs, mode, times, in this order: chown clears setuid, an ACL changes the mode, all change times."""
-        there = os.fstat(copy)
-        if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
-            try:
-                os.fchown(copy, info.st_uid, info.st_gid)
-            except PermissionError as error:
-                raise self._refuse(Reason.NOT_OURS, where, "its owner or group is not ours to give") from error
-        self._xattrs(fd, copy, where)
-        if stat.S_IMODE(os.fstat(copy).st_mode) != stat.S_IMODE(info.st_mode):
-            os.fchmod(copy, stat.S_IMODE(info.st_mode))
-        os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
-
-    def copy_folder_metadata(self, source_fd: int, copy_fd: int, where: str) -> None:
-        """Give one open directory the owner, attributes, mode and times of another."""
-        self._metadata(source_fd, copy_fd, os.fstat(source_fd), where)
-
-    def _xattrs(self, source: int | str, copy: int | str, where: str) -> None:
-        names = [name for name in _list_xattrs(source) if name.startswith(_OWN_XATTRS)]
-        stale = [n for n in _list_xattrs(copy) if n.startswith(_OWN_XATTRS) and n not in names] if self._inherits else []
-        name = ""
+    def _copy_open_file(self, fd: int, info: os.stat_result, copy_fd: int, to: str, where: str) -> None:
+        if fs.is_fixed(fd):
+            raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
+        copy = os.open(to, _WRITE, 0o600, dir_fd=copy_fd)
         try:
-            for name in names:
-                os.setxattr(copy, name, os.getxattr(source, name, **_own(source)), **_own(copy))
-            for name in stale:
-                os.removexattr(copy, name, **_own(copy))
-        except OSError as error:
-            # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* without root; ENODATA: removed meanwhile.
-            if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG):
-                raise self._refuse(Reason.UNFAITHFUL, where, f"its extended attribute {name} cannot be kept there") from error
-            if error.errno != errno.ENODATA:
-                raise
+            fs.copy_data(fd, copy, info, self._tick_bytes)
+            self._metadata(fd, copy, info, where)
+        finally:
+            os.close(copy)
+
+    def _tick_bytes(self, size: int) -> None:
+        self._tick(size, 0)
+
+    def _metadata(self, source: int | str, copy: int | str, info: os.stat_result, where: str) -> None:
+        try:
+            give(source, copy, info, strip=self._inherits)
+        except Unkept as unkept:
+            raise self._refuse(unkept.reason, where, unkept.why) from unkept
 
     def _open(self, name: str, dir_fd: int, where: str, flags: int) -> int:
         try:
@@ -366,17 +353,3 @@ class TreeCopy:
 
     def _refuse(self, reason: Reason, where: str, why: str) -> Refused:
         return Refused(reason, f"Cannot move '{self._source}': '{where.rstrip('/') or '.'}' in it: {why}. Nothing was changed.")
-
-
-def _own(file: int | str) -> dict[str, bool]:
-    """An open file has no link to follow, and the functions for attributes refuse to be told so."""
-    return {} if isinstance(file, int) else {"follow_symlinks": False}
-
-
-def _list_xattrs(file: int | str) -> list[str]:
-    try:
-        return os.listxattr(file, **_own(file))
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
-            return []
-        raise

@@ -178,8 +178,10 @@ def copy_data(source_fd: int, copy_fd: int, found: os.stat_result, tick: Callabl
     if found.st_blocks * 512 < found.st_size:
         _copy_sparse(source_fd, copy_fd, found.st_size, tick)
     elif found.st_size < 1 << 20:
-        while data := os.read(source_fd, 1 << 20):
+        left = found.st_size
+        while left > 0 and (data := os.read(source_fd, left)):
             _write_all(copy_fd, data)
+            left -= len(data)
             tick(len(data))
     else:
         _copy_range(source_fd, copy_fd, 0, found.st_size, tick)
@@ -233,9 +235,9 @@ def _copy_range(source_fd: int, copy_fd: int, begin: int, end: int, tick: Callab
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, memoryview(data)[done:])
 
 
 def remove_tree(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:

@@ -77,7 +77,7 @@ class _Merge:
         self.late = Late()
         self._source_mark, self._target_mark, self._source, self._tick = source_mark, target_mark, source, tick
         self._copier = TreeCopy(old_fd, new_fd, source, tick)
-        self._ours: set[int] = set()  # inodes whose ctime moved because we took one of their names
+        self._ours: dict[int, int] = {}  # inode: its ctime, which moved because we took one of its names
 
     def run(self, old_fd: int, new_fd: int) -> None:
         # One frame a level, as deep as the tree is.
@@ -152,19 +152,29 @@ class _Merge:
         elif not touched and not stat.S_ISDIR(there.st_mode):
             # A late change may have put size and mtime back; below a moved directory the times of files say nothing.
             if changed or (folder.is_late and not _same(found, there)):
-                if there.st_nlink > 1:
-                    self._ours.add(there.st_ino)
-                self._bring(folder, name, found, fs.replace, name)
+                with self._taking(folder.new, name, there):
+                    self._bring(folder, name, found, fs.replace, name)
                 self.late.brought += 1
         elif (changed or folder.is_late) and not _same(found, there):
             self._keep_both(folder, name, found)
 
     def _is_touched(self, there: os.stat_result) -> bool:
-        return there.st_ctime_ns > self._target_mark and there.st_ino not in self._ours
+        return there.st_ctime_ns > self._target_mark and self._ours.get(there.st_ino) != there.st_ctime_ns
 
-    def _bring(
-        self, folder: _Folder, name: str, found: os.stat_result, put: Callable[[int, str, str], None], to: str
-    ) -> None:
+    @contextlib.contextmanager
+    def _taking(self, parent: int, name: str, there: os.stat_result) -> Iterator[None]:
+        """Remember that the other names of an inode changed only because we take this one."""
+        if there.st_nlink == 1:
+            yield
+            return
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            yield
+            self._ours[there.st_ino] = os.fstat(fd).st_ctime_ns
+        finally:
+            os.close(fd)
+
+    def _bring(self, folder: _Folder, name: str, found: os.stat_result, put: Callable[[int, str, str], None], to: str) -> None:
         """Copy an entry under a name of our own and give it its name in one step, so that half of it is never seen."""
         fresh, where = f"{_FRESH}{found.st_ino}", f"{folder.path}{to}"
         with _writable(folder.new):
@@ -211,9 +221,7 @@ class _Merge:
                         deeper = os.open(below, fs.DIRECTORY, dir_fd=fd)
                         stack.append((fd, deeper, below, os.listdir(deeper)))
                         continue
-                    if found.st_nlink > 1:
-                        self._ours.add(found.st_ino)
-                    with _writable(fd):
+                    with self._taking(fd, below, found), _writable(fd):
                         os.unlink(below, dir_fd=fd)
                     count += 1
                     continue

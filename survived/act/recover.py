@@ -58,7 +58,8 @@ def recover_all(store: Store, journal: Journal) -> tuple[list[Operation], list[N
             why = error.message if isinstance(error, SurvivedError) else (error.strerror or str(error)).lower()
             puzzles.append(
                 NeedsPerson(
-                    f"Cannot finish the {operation.verb} of '{operation.source}': {why.rstrip('.')}. It is tried again at the next start.",
+                    f"Cannot finish the {operation.verb} of '{operation.source}': {why.rstrip('.')}. "
+                    "It is tried again at the next start.",
                     "Run survivectl recover when that is mended.",
                 )
             )

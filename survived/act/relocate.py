@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.act import fs, recover
+from survived.act.stages import Seen
 from survived.act.survey import check_source, survey
 from survived.act.transfer import Care, copy_settled
 from survived.errors import Refused, Stopped, SurvivedError
@@ -130,7 +131,7 @@ def restore(
             operation, Stage.COPIED, time.time(), size_bytes=found.size_bytes, files=found.files,
             source_mark_ns=found.source_mark_ns, target_mark_ns=found.target_mark_ns,
         )  # fmt: skip
-        if recover.look(parent_fd, os.path.basename(source), target) is not recover.Seen.OUR_LINK:
+        if recover.look(parent_fd, os.path.basename(source), target) is not Seen.OUR_LINK:
             raise Refused(Reason.UNSETTLED, f"Cannot restore '{source}': its link was replaced meanwhile. Nothing was changed.")
         _exchange(parent_fd, aside, os.path.basename(source), source)
         operation = ends.journal.advance(operation, Stage.EXCHANGED, time.time())
@@ -177,10 +178,10 @@ def _undo(ends: Ends, operation: Operation, *, hurry: bool) -> str:
 def _finish(ends: Ends, operation: Operation, task: Task) -> Operation:
     try:
         return recover.finish(ends.store, ends.journal, operation, task)
-    except OSError as error:
+    except (Refused, OSError) as error:
+        why = _explain(error, operation) if isinstance(error, OSError) else error.message.removesuffix(" Nothing was changed.")
         raise SurvivedError(
-            f"'{operation.source}' is in its new place, but what stood in the old one cannot be removed: "
-            f"{_explain(error, operation)}.",
+            f"'{operation.source}' is in its new place, but what stood in the old one cannot be removed: {why.rstrip('.')}.",
             "It is tried again at the next start, or now by survivectl recover.",
         ) from error
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from survived.act.task import Task
 
+
 @dataclass(frozen=True, slots=True)
 class Care:
     """How careful to be: seconds of quiet before the exchange, how long to wait for them, and how to verify."""

@@ -15,6 +15,7 @@ from survived.ctl.main import print_json, say
 from survived.ctl.main import printable as printable
 from survived.errors import DaemonNotRunning, SurvivedError
 from survived.tell import status
+from survived.tell.columns import wrap
 from survived.units import print_bytes, print_time, sentence
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _print_plan(plan: Plan, pressures: dict[str, Pressure], seen: Observation) -
 
 
 def _print_row(head: str, text: str) -> None:
-    for line in status.wrap(f"{head:<12}{printable(text)}", width(), 12):
+    for line in wrap(f"{head:<12}{printable(text)}", width(), 12):
         print(fitting(line))
 
 
@@ -282,13 +283,17 @@ def run_list(args: argparse.Namespace) -> int:
         )
         return 0
     for store in lost:
-        say(f"survivectl: Cannot list what is in '{store.path}': {sentence(store.reason or 'it cannot be read')}", "Run survivectl check.")
+        say(
+            f"survivectl: Cannot list what is in '{store.path}': {sentence(store.reason or 'it cannot be read')}",
+            "Run survivectl check.",
+        )
     if not found and not lost:
         print("Nothing is relocated.")
     for _, item in found:
         state = link_state(item.source, item.target)
         note = "" if state == "ok" else f"   link: {state}"
-        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {print_time(item.since)[:10]}  {printable(item.source)}{note}")
+        since = print_time(item.since)[:10]
+        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {since}  {printable(item.source)}{note}")
         print(f"{'':<16} {'':>9}  at {printable(item.target)}")
     return 0
 

@@ -60,7 +60,15 @@ examples:
 Every verb has --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 daemon not running, 4 refused,
 5 needs a person, 6 bad configuration, 130 interrupted.
 """
-_OTHER_WORDS = {"move": "relocate", "undo": "restore", "unlink": "restore", "ls": "list", "du": "measure", "test": "check", "doctor": "check"}
+_OTHER_WORDS = {
+    "move": "relocate",
+    "undo": "restore",
+    "unlink": "restore",
+    "ls": "list",
+    "du": "measure",
+    "test": "check",
+    "doctor": "check",
+}
 _WRITES_CONFIG = frozenset({"install", "uninstall", "demo"})
 _STDOUT = 1
 
@@ -127,7 +135,9 @@ def _run(words: list[str]) -> int:
         if "--version" in rest:
             print(f"survivectl {__version__}")
             return 0
-        raise UsageError("Cannot guess what to do: no verb was given.", "Am I fine? survivectl status. All verbs: survivectl --help.")
+        raise UsageError(
+            "Cannot guess what to do: no verb was given.", "Am I fine? survivectl status. All verbs: survivectl --help."
+        )
     if verb not in VERBS:
         near = _OTHER_WORDS.get(verb) or nearest(verb, VERBS)
         hint = f"Did you mean 'survivectl {near}'?" if near else "Run survivectl --help."
@@ -215,7 +225,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() else f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() else f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("unicode_escape").decode()
+        for c in text
     )
 
 

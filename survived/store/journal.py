@@ -81,17 +81,17 @@ class Journal:
 
     def open_operations(self) -> tuple[Operation, ...]:
         """Return every operation that is neither done nor undone, oldest first."""
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE stage NOT IN (?,?) ORDER BY id", _FINAL)
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE stage NOT IN (?,?) ORDER BY id", _FINAL)  # noqa: S608
         return tuple(_operation(row) for row in rows)
 
     def operation(self, operation_id: int) -> Operation | None:
         """Return one operation, or None."""
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE id=?", (operation_id,))
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations WHERE id=?", (operation_id,))  # noqa: S608
         return _operation(rows[0]) if rows else None
 
     def recent(self, count: int) -> tuple[Operation, ...]:
         """Return the last operations, newest first."""
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations ORDER BY id DESC LIMIT ?", (count,))
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM operations ORDER BY id DESC LIMIT ?", (count,))  # noqa: S608
         return tuple(_operation(row) for row in rows)
 
     def relocations(self) -> tuple[Relocation, ...]:

@@ -182,7 +182,9 @@ def open_store(reading: StoreReading, *, uid: int, lock: bool = True) -> Store:
     """
     if not reading.ok:
         raise Refused(
-            Reason.NO_STORE, f"Cannot use '{reading.path}': {sentence(reading.reason or '')} Nothing was written.", "Run survivectl check."
+            Reason.NO_STORE,
+            f"Cannot use '{reading.path}': {sentence(reading.reason or '')} Nothing was written.",
+            "Run survivectl check.",
         )
     disk = os.path.dirname(reading.path)
     with contextlib.suppress(FileExistsError):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from survived import __version__
 from survived.model import CacheState, Filesystem, Gauge, Observation, Pressure, Progress, Rules
-from survived.units import print_bytes, print_seconds, print_share, print_time
+from survived.tell.columns import columns, cut, entry, pad, painted, plain, wrap
+from survived.units import print_bytes, print_seconds, print_share, print_time, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from survived.tell.columns import Paint
 
 SCHEMA = 1
 
@@ -72,9 +76,9 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "stores": [
             {
                 **path_fields(store.path),
-                "mount": store.mount,
+                **path_fields(store.mount, "mount"),
                 "available_bytes": store.available_bytes,
-                "usage": round(store.usage, 4),
+                "usage": round(store.usage, 6),
                 "ok": store.ok,
                 "reason": store.reason,
             }
@@ -92,22 +96,26 @@ def _time(unix: float | None) -> str | None:
 
 
 def _filesystem(fs: Filesystem, snapshot: Snapshot) -> dict[str, Any]:
-    total = fs.used_bytes + fs.available_bytes
+    total, inodes = fs.used_bytes + fs.available_bytes, fs.inodes_used + fs.inodes_available
     gauges = snapshot.gauges.get(fs.mount, (Gauge(), Gauge()))
-    marks = snapshot.rules.bytes_marks
+    marks, inodes_marks = snapshot.rules.bytes_marks, snapshot.rules.inodes_marks
+    seconds_to_full = snapshot.seconds_to_full.get(fs.mount)
     return {
-        "mount": fs.mount,
+        **path_fields(fs.mount, "mount"),
         "device": fs.device,
         "capacity_bytes": fs.capacity_bytes,
         "used_bytes": fs.used_bytes,
         "available_bytes": fs.available_bytes,
-        "usage": round(fs.usage, 4),
-        "inodes_usage": round(fs.inodes_usage, 4),
+        "usage": round(fs.usage, 6),
+        "inodes_usage": round(fs.inodes_usage, 6),
         "pressure": max((gauge.pressure for gauge in gauges), key=lambda p: p.rank).value,
-        "high": round(marks.high.as_usage(total), 4),
-        "low": round(marks.low.as_usage(total), 4),
-        "flood": round(marks.flood.as_usage(total), 4),
-        "seconds_to_full": snapshot.seconds_to_full.get(fs.mount),
+        "high": round(marks.high.as_usage(total), 6),
+        "low": round(marks.low.as_usage(total), 6),
+        "flood": round(marks.flood.as_usage(total), 6),
+        "inodes_high": round(inodes_marks.high.as_usage(inodes), 6),
+        "inodes_low": round(inodes_marks.low.as_usage(inodes), 6),
+        "inodes_flood": round(inodes_marks.flood.as_usage(inodes), 6),
+        "seconds_to_full": None if seconds_to_full is None else round(seconds_to_full, 1),
     }
 
 
@@ -146,132 +154,163 @@ def progress_document(progress: Progress) -> dict[str, Any]:
     }
 
 
+# ---- the text -----------------------------------------------------------------------------------------------------
+
+_DAY = 86400.0
+
+
 def verdict(doc: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the first line, "am I fine?", as a word of alarm (`ok`, `high`, `flood`, `down`, `paused`, `trouble`) and a sentence."""
+    """Return the answer to "am I fine?": a word of alarm (ok, high, flood, down, paused, trouble) and one line of text."""
     worst = max(doc["filesystems"], key=lambda fs: (Pressure(fs["pressure"]).rank, fs["usage"]), default=None)
-    standing = f"{worst['mount']} is {print_share(worst['usage'])} full" if worst else "nothing is watched"
-    bad_stores = [store for store in doc["stores"] if not store["ok"]]
-    moving = doc["move"]
+    if worst is None:
+        return "trouble", "No filesystem is watched. See: survivectl check"
+    standing = _standing(worst)
+    hindrance = _hindrance(doc)
     if not doc["daemon"]["running"]:
-        return "down", f"The daemon is not running; {standing}. Start it with: systemctl --user start survived"
-    if worst and worst["pressure"] != Pressure.NORMAL:
-        doing = f", moving {moving['id']} to {moving['target'].split('/survived/')[0]}" if moving else ""
-        inodes = f" and {print_share(worst['inodes_usage'])} of its inodes" if worst["inodes_usage"] >= worst["high"] else ""
-        return worst["pressure"], f"{standing}{inodes}, high is {print_share(worst['high'])}{doing}."
-    if any(cache["state"] == CacheState.DANGLING for cache in doc["caches"]):
-        return "trouble", f"{standing}, but a relocated cache is out of reach: its data disk is missing."
+        return "down", f"The daemon is not running; {standing}. Start it: systemctl --user start survived"
+    if worst["pressure"] != Pressure.NORMAL:
+        doing = _doing(doc["move"]) or hindrance or "what comes next: survivectl plan"
+        return worst["pressure"], sentence(f"{standing}; {doing}")
+    lost = [cache for cache in doc["caches"] if cache["state"] == CacheState.DANGLING]
+    if lost:
+        names = ", ".join(cache["id"] for cache in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        where = disk_of(lost[0]["target"] or lost[0]["path"])
+        return "trouble", f"{standing}, but {names} cannot be reached: what '{where}' held is not there."
     if doc["problems"]:
-        return "trouble", f"{standing}; {doc['problems'][0]}"
-    if doc["stores"] and len(bad_stores) == len(doc["stores"]):
-        return "trouble", f"{standing}, but no data disk can be used: {bad_stores[0]['reason']}"
+        return "trouble", sentence(f"{standing}; {doc['problems'][0]}")
+    if doc["daemon"].get("paused"):
+        return "paused", f"{standing}; {hindrance}"
+    if hindrance:
+        return "trouble", sentence(f"{standing}, but {hindrance}")
+    left = worst["seconds_to_full"]
+    soon = f"; at this rate it is full in {print_seconds(left)}" if left is not None and left < _DAY else ""
+    doing = f"; {_doing(doc['move'])}" if doc["move"] else ""
+    return "ok", f"{standing}{soon}{doing}."
+
+
+def _standing(fs: Mapping[str, Any]) -> str:
+    """Return how full one filesystem is, in bytes, or in inodes where those are the trouble."""
+    if fs["pressure"] != Pressure.NORMAL and fs["usage"] < fs["low"] and "inodes_high" in fs:
+        return f"{fs['mount']} has {print_share(fs['inodes_usage'])} of its inodes in use, high is {print_share(fs['inodes_high'])}"
+    return f"{fs['mount']} is {print_share(fs['usage'])} full, high is {print_share(fs['high'])}"
+
+
+def _doing(move: Mapping[str, Any] | None) -> str:
+    if move is None:
+        return ""
+    return f"bringing {move['id']} home" if move["verb"] == "restore" else f"moving {move['id']} to {disk_of(move['target'])}"
+
+
+def _hindrance(doc: Mapping[str, Any]) -> str:
+    """Return what keeps the daemon from moving anything at all, with the next command where there is one."""
+    if doc["daemon"].get("paused"):
+        until = doc["daemon"]["paused_until"]
+        left = f" for {print_seconds(_seconds_between(doc['time'], until))}" if until else ""
+        return f"moving is paused{left}: survivectl resume"
     if not doc["stores"]:
-        return "trouble", f"{standing}, but there is no data disk to move anything to."
-    if doc["daemon"]["paused"]:
-        return "paused", f"{standing}; moving is paused. survivectl resume"
-    return "ok", f"{standing}, high is {print_share(worst['high'])}." if worst else standing
+        return "there is no data disk to move anything to. Name one under [data] disks"
+    if not any(store["ok"] for store in doc["stores"]):
+        return f"no data disk can be used: {doc['stores'][0]['reason']}"
+    return ""
+
+
+def disk_of(target: str) -> str:
+    """Return the user's directory on the data disk that holds a target, or the target if it is in no store."""
+    disk, found, _ = target.partition("/survived/trees/")
+    return disk if found else target
 
 
 def render(doc: Mapping[str, Any], *, width: int = 80, colour: bool = False) -> str:
     """Return the document as text of at most `width` columns; ANSI colours only with `colour`."""
-    paint = _paint if colour else _plain
-    alarm, sentence = verdict(doc)
+    paint = painted if colour else plain
+    alarm, line = verdict(doc)
     tint = {"ok": "32", "paused": "33", "high": "33"}.get(alarm, "31")
-    lines = [*wrap(f"{paint(alarm.upper(), '1;' + tint)}  {sentence}", width, len(alarm) + 2), ""]
+    lines = [*entry(alarm.upper(), line, width, paint, "1;" + tint, indent=len(alarm) + 2), ""]
+    label = max(10, min(20, *(columns(fs["mount"]) for fs in doc["filesystems"] or [{"mount": ""}])))
     for fs in doc["filesystems"]:
-        lines += _bar(fs, width, paint)
+        lines += _bar(fs, width, label, paint)
     if doc["move"]:
-        lines += ["", *_move(doc["move"], width, paint)]
+        lines += ["", *_move(doc["move"], width, label, paint)]
     rows = [cache for cache in doc["caches"] if cache["state"] != CacheState.ABSENT]
     if rows:
-        lines += ["", _row("CACHE", "SIZE", "RECLAIMABLE", "STATE", "PATH", width)]
+        lines += ["", _row("CACHE", "SIZE", "FREES", "STATE", "PLACE", width)]
         lines += [_cache_row(cache, width, paint) for cache in sorted(rows, key=lambda cache: -cache["size_bytes"])]
-    if doc["stores"]:
-        lines.append("")
-        for store in doc["stores"]:
-            text = f"{print_bytes(store['available_bytes'])} available, {print_share(store['usage'])} used" if store["ok"] else store["reason"]
-            lines += wrap(f"{paint('data disk', '1')}  {store['path']}: {text}", width, 11)
-    for item in doc["recent"][:3]:
-        lines += wrap(f"{paint('notice', '1')}     {item.get('time', '')}  {item.get('title', '')}", width, 11)
+    lines.append("")
+    for store in doc["stores"]:
+        text = f"{store['path']}: {print_bytes(store['available_bytes'])} available, {print_share(store['usage'])} used"
+        lines += entry(
+            "data disk", text if store["ok"] else sentence(store["reason"]), width, paint, "1" if store["ok"] else "1;31"
+        )
+    for problem in doc["problems"][1:] if alarm == "trouble" else doc["problems"]:
+        lines += entry("problem", problem, width, paint, "1;31")
     notices = doc["notices"]
     if notices.get("pending") or notices.get("last_error"):
-        lines += wrap(f"{paint('notices', '1')}    {notices['pending']} waiting to be sent; {notices.get('last_error') or 'no error'}", width, 11)
-    for problem in doc["problems"][1:] if alarm == "trouble" else doc["problems"]:
-        lines += wrap(f"{paint('problem', '1;31')}    {problem}", width, 11)
+        why = f"; {notices['last_error']}" if notices.get("last_error") else ""
+        lines += entry(
+            "unsent", f"{notices['pending']} notice{'' if notices['pending'] == 1 else 's'} waiting{why}", width, paint, "1;33"
+        )
+    for item in doc.get("recent", ())[:3]:
+        lines += entry("notice", f"{item['title']}, {_ago(doc['time'], item['time'])}", width, paint, "1")
+    if doc["daemon"]["running"]:
+        lines += entry(
+            "daemon", f"up for {_ago(doc['time'], doc['daemon']['since'], '')}, pid {doc['daemon']['pid']}", width, paint, "1"
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _plain(text: str, _code: str) -> str:
-    return text
+def _seconds_between(one: str, other: str) -> float:
+    return max(0.0, (datetime.fromisoformat(other) - datetime.fromisoformat(one)).total_seconds())
 
 
-def _paint(text: str, code: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m"
+def _ago(now: str, then: str, word: str = " ago") -> str:
+    return f"{print_seconds(_seconds_between(then, now))}{word}"
 
 
-def _visible(text: str) -> int:
-    length, inside = 0, False
-    for char in text:
-        inside = inside or char == "\x1b"
-        length += not inside
-        inside = inside and char != "m"
-    return length
-
-
-def wrap(text: str, width: int, indent: int) -> list[str]:
-    """Return text in lines of at most `width` columns, all but the first indented; a longer word is cut in pieces."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        candidate = f"{line} {word}" if line else word
-        if line.strip() and _visible(candidate) > width:
-            lines.append(line)
-            candidate = " " * indent + word
-        line = candidate
-    return [*lines, line]
-
-
-def _bar(fs: Mapping[str, Any], width: int, paint: Any) -> list[str]:
-    size = max(10, min(40, width - 40))
+def _bar(fs: Mapping[str, Any], width: int, label: int, paint: Paint) -> list[str]:
+    size = min(50, width - label - 8)
     filled = round(fs["usage"] * size)
     cells = ["█" if at < filled else "░" for at in range(size)]
     for mark in ("low", "high"):
-        at = min(size - 1, round(fs[mark] * size))
-        cells[at] = "|"
+        cells[min(size - 1, round(fs[mark] * size))] = "|"
     tint = {"normal": "32", "high": "33", "flood": "31"}[fs["pressure"]]
-    left = fs["seconds_to_full"]
-    full = f", full in {print_seconds(left)}" if left is not None else ""
-    bar = paint("".join(cells), tint)
-    inodes = f"; inodes {print_share(fs['inodes_usage'])}" if fs["inodes_usage"] > 0.5 else ""
-    first = f"{_cut(fs['mount'], 14):<14} {bar} {print_share(fs['usage']):>5}"
-    return [first, f"{'':<14} {print_bytes(fs['available_bytes'])} of {print_bytes(fs['capacity_bytes'])} available{full}{inodes}"]
+    facts = f"{print_bytes(fs['available_bytes'])} of {print_bytes(fs['capacity_bytes'])} available"
+    facts += f", low {print_share(fs['low'])}, high {print_share(fs['high'])}"
+    if fs["seconds_to_full"] is not None:
+        facts += f", full in {print_seconds(fs['seconds_to_full'])}"
+    if fs["inodes_usage"] > 0.5:
+        facts += f"; inodes {print_share(fs['inodes_usage'])} used"
+    first = f"{pad(cut(fs['mount'], label, left=True), label)} {paint(''.join(cells), tint)} {print_share(fs['usage']):>5}"
+    return [first, *wrap(" " * (label + 1) + facts, width, label + 1)]
 
 
-def _move(move: Mapping[str, Any], width: int, paint: Any) -> list[str]:
-    share = move["bytes_done"] / move["bytes_total"] if move["bytes_total"] else 0.0
-    size = max(10, min(40, width - 40))
+def _move(move: Mapping[str, Any], width: int, label: int, paint: Paint) -> list[str]:
+    share = min(1.0, move["bytes_done"] / move["bytes_total"]) if move["bytes_total"] else 0.0
+    size = min(50, width - label - 8)
     bar = "█" * round(share * size) + "░" * (size - round(share * size))
     left = f", {print_seconds(move['seconds_left'])} left" if move["seconds_left"] is not None else ""
-    rate = f" at {print_bytes(move['bytes_per_second'])}/s" if move["phase"] == "copy" else ""
+    rate = f" at {print_bytes(move['bytes_per_second'])}/s" if move["phase"] == "copy" and move["bytes_per_second"] else ""
+    facts = f"{_doing(move)}: {move['phase']}, {print_bytes(move['bytes_done'])} of {print_bytes(move['bytes_total'])}{rate}{left}"
     return [
-        f"{_cut(move['verb'] + ' ' + move['id'], 14):<14} {paint(bar, '36')} {print_share(share):>5}  {move['phase']}",
-        f"{'':<14} {print_bytes(move['bytes_done'])} of {print_bytes(move['bytes_total'])}{rate}{left}",
+        f"{pad(cut(move['id'], label), label)} {paint(bar, '36')} {print_share(share):>5}",
+        *wrap(" " * (label + 1) + facts, width, label + 1),
     ]
 
 
-def _row(name: str, size: str, free: str, state: str, path: str, width: int) -> str:
-    head = f"{_cut(name, 16):<16} {size:>9} {free:>11}  {state:<10} "
-    return head + _cut(path, max(8, width - len(head)), left=True)
+def _row(name: str, size: str, free: str, state: str, place: str, width: int) -> str:
+    head = f"{pad(cut(name, 16), 16)} {size:>9} {free:>9}  {state:<9}  "
+    return head + cut(place, width - len(head), left=True)
 
 
-def _cache_row(cache: Mapping[str, Any], width: int, paint: Any) -> str:
-    reclaimable = print_bytes(cache["reclaimable_bytes"]) if cache["state"] == CacheState.HOME else "-"
-    where = cache["path"] if cache["state"] == CacheState.HOME else (cache["target"] or cache["path"])
-    row = _row(cache["id"], print_bytes(cache["size_bytes"]), reclaimable, cache["state"], where, width)
+def _cache_row(cache: Mapping[str, Any], width: int, paint: Paint) -> str:
+    frees = print_bytes(cache["reclaimable_bytes"]) if cache["state"] in (CacheState.HOME, CacheState.MOVING) else "-"
+    at_home = cache["state"] in (CacheState.HOME, CacheState.MOVING) or cache["target"] is None
+    row = _row(
+        cache["id"],
+        print_bytes(cache["size_bytes"]),
+        frees,
+        cache["state"],
+        cache["path"] if at_home else disk_of(cache["target"]),
+        width,
+    )
     tint = {"relocated": "32", "moving": "36", "dangling": "31"}.get(cache["state"])
     return paint(row, tint) if tint else row
-
-
-def _cut(text: str, most: int, *, left: bool = False) -> str:
-    text = text.encode("utf-8", "replace").decode() if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
-    if len(text) <= most:
-        return text
-    return "…" + text[-(most - 1) :] if left else text[: most - 1] + "…"

@@ -27,9 +27,10 @@ from survived.store import journal, layout
 from survived.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SWIFT = Care(settle_seconds=0.0, patience_seconds=0.3)
+ORDINARY = 12345
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -206,6 +207,86 @@ def _read(path: str, info: os.stat_result) -> tuple[str, tuple[tuple[int, int], 
     finally:
         os.close(fd)
     return digest.hexdigest(), () if ranges == [(0, info.st_size)] else tuple(ranges)
+
+
+@contextmanager
+def child(*acts: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """
+    Fork a process that has run the first of `acts` already; what they return stays referenced, so that files stay open.
+
+    Each call of what is yielded makes it run the next one. It ends with the block, or at the call after the last act.
+    """
+    asked, ask = os.pipe()
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(ask)
+            os.close(told)
+            kept = []
+            for act in acts:
+                kept.append(act())
+                os.write(tell, b"1")
+                if not os.read(asked, 1):
+                    break
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(asked)
+    os.close(tell)
+    ended = False
+
+    def step() -> None:
+        nonlocal ended
+        os.write(ask, b"1")
+        if not os.read(told, 1) and not ended:
+            ended = True
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    try:
+        assert os.read(told, 1), "the child failed"
+        yield step
+    finally:
+        os.close(ask)
+        os.close(told)
+        if not ended:
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def as_ordinary_user(work: Callable[[], object]) -> str:
+    """Run `work` in a child that is no root (uid 12345, if we are) and return str() of what it returns, or of its error."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(ORDINARY)
+                os.setuid(ORDINARY)
+            text = str(work())
+        except BaseException as error:  # noqa: BLE001  the parent asserts on it
+            text = f"{type(error).__name__} {getattr(error, 'reason', '')}: {error}"
+        os.write(tell, os.fsencode(text)[:60000])
+        os._exit(0)
+    os.close(tell)
+    with os.fdopen(told, "rb") as file:
+        text = os.fsdecode(file.read())
+    os.waitpid(pid, 0)
+    return text
+
+
+@contextmanager
+def ordinary_folder() -> Iterator[Path]:
+    """Yield a folder in /tmp that an ordinary user owns: pytest's own are closed to others."""
+    folder = tempfile.mkdtemp(prefix="survived-test-")
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, ORDINARY, ORDINARY)
+        yield Path(folder)
+    finally:
+        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def contents(path: Path | str) -> dict[bytes, tuple[int, str]]:

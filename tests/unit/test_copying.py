@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from survived.act import copying, fs
+from survived.act import comparing, fs
 from survived.act.copying import Pass, TreeCopy
 from survived.errors import Refused, Stopped
 from survived.model import Reason
 from survived.observe.disks import read_filesystem
-from tests.unit.engine import contents, nasty_tree, other_filesystem, snapshot
+from tests.unit.engine import child, contents, nasty_tree, other_filesystem, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -260,7 +260,7 @@ def test_many_siblings_need_few_descriptors(pair: Pair) -> None:
     try:
         pair.run()
         one, other = os.open(pair.source, fs.DIRECTORY), os.open(pair.copy, fs.DIRECTORY)
-        differs = copying.same_content(one, other, lambda *_: None)
+        differs = comparing.same_content(one, other, lambda *_: None)
         os.close(one)
         os.close(other)
     finally:
@@ -323,20 +323,12 @@ def test_a_write_through_a_mapping_is_found(pair: Pair) -> None:
     (pair.source / "f").write_bytes(b"0" * 4096)
     if read_filesystem(str(pair.source)).fstype not in {"ext4", "xfs", "btrfs"}:
         pytest.skip("needs a source on a filesystem that tracks writes through mappings")
-    code = (
-        "import mmap,sys\nf=open(sys.argv[1],'r+b');m=mmap.mmap(f.fileno(),4096);f.close()\n"
-        "for word in (b'first', b'later'):\n m[:5]=word;print(flush=True);input()\n"
-    )
-    command = [sys.executable, "-c", code, pair.source / "f"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdout.readline()
+    with open(pair.source / "f", "r+b") as file:
+        page = mmap.mmap(file.fileno(), 4096)
+    with child(lambda: page.__setitem__(slice(0, 5), b"first"), lambda: page.__setitem__(slice(0, 5), b"later")) as step:
+        page.close()
         pair.run()
-        child.stdin.write("\n")
-        child.stdin.flush()
-        child.stdout.readline()
-        child.communicate("\n")
+        step()
     pair.settle()
     assert (pair.copy / "f").read_bytes()[:5] == b"later"
 
@@ -365,7 +357,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "link to file": _link_to_file,
     "rename": lambda root: (root / "a").rename(root / "d/e/renamed"),
     "rename of a directory": lambda root: (root / "d").rename(root / "moved"),
-    "names swapped": lambda root: ((root / "a").rename(root / "t"), (root / "b").rename(root / "a"), (root / "t").rename(root / "b")),
+    "names swapped": lambda root: [(root / one).rename(root / other) for one, other in ("at", "ba", "tb")],
     "hard link added": lambda root: os.link(root / "a", root / "d/another"),
     "hard link removed": lambda root: (root / "one").unlink(),
     "hard link broken": lambda root: ((root / "one").unlink(), (root / "one").write_text("alone")),
@@ -438,7 +430,7 @@ def test_what_cannot_be_kept_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPa
     (pair.source / "f").write_text("x")
     os.setxattr(pair.source / "f", "user.note", b"1")
 
-    def unsupported(*_: object) -> None:
+    def unsupported(*_: object, **__: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "setxattr", unsupported)
@@ -456,13 +448,13 @@ def test_same_content_reads_every_byte(pair: Pair) -> None:
     pair.settle()
     one, other = os.open(pair.source, fs.DIRECTORY), os.open(pair.copy, fs.DIRECTORY)
     try:
-        assert copying.same_content(one, other, lambda *_: None) is None
+        assert comparing.same_content(one, other, lambda *_: None) is None
         for name, offset in (("d/big", (2 << 20) + 17), ("sparse", 3 << 20)):
             with open(pair.copy / name, "r+b") as file:
                 file.seek(offset)
                 file.write(b"!")
                 file.flush()
-                assert copying.same_content(one, other, lambda *_: None) == name
+                assert comparing.same_content(one, other, lambda *_: None) == name
                 file.seek(offset)
                 file.write(b"\0")
     finally:

@@ -1,0 +1,77 @@
+"""
+Owner, extended attributes, mode and times of one entry, given to its copy, in the one order in which they all stay.
+
+A file is an open descriptor, or a path for what cannot be opened (links, FIFOs, sockets); a link is never followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from survived.model import Reason
+
+_ACL = "system.posix_acl_"
+_KEPT = ("user.", _ACL, "trusted.", "security.capability")
+
+
+class Unkept(Exception):  # noqa: N818  not an error of ours: whoever knows the path makes the refusal of it
+    """Something that the copy's filesystem, or our rights, do not let us keep."""
+
+    def __init__(self, reason: Reason, why: str) -> None:
+        super().__init__(why)
+        self.reason, self.why = reason, why
+
+
+def give(source: int | str, copy: int | str, info: os.stat_result, *, strip: bool) -> None:
+    """
+    Give `copy` what `source` has; with `strip` also take away the attributes that only the copy has.
+
+    chown clears setuid, an ACL changes the mode, and all of them change the times. Raises `Unkept`.
+    """
+    there = os.stat(copy, follow_symlinks=isinstance(copy, int))
+    if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
+        try:
+            os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=isinstance(copy, int))
+        except PermissionError as error:
+            raise Unkept(Reason.NOT_OURS, "its owner or group is not ours to give") from error
+    _give_xattrs(source, copy, strip=strip)
+    mode = stat.S_IMODE(info.st_mode)
+    if not stat.S_ISLNK(info.st_mode) and stat.S_IMODE(os.stat(copy, follow_symlinks=isinstance(copy, int)).st_mode) != mode:
+        os.chmod(copy, mode)
+    os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=isinstance(copy, int))
+
+
+def drop_acls(fd: int) -> None:
+    """Take away the ACLs that a directory got from the default ACL of its own folder, which would go on to all in it."""
+    for name in _list(fd):
+        if name.startswith(_ACL):
+            os.removexattr(fd, name)
+
+
+def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> None:
+    names = [name for name in _list(source) if name.startswith(_KEPT)]
+    stale = [name for name in _list(copy) if name.startswith(_KEPT) and name not in names] if strip else []
+    name = ""
+    try:
+        for name in names:
+            value = os.getxattr(source, name, follow_symlinks=isinstance(source, int))
+            os.setxattr(copy, name, value, follow_symlinks=isinstance(copy, int))
+        for name in stale:
+            os.removexattr(copy, name, follow_symlinks=isinstance(copy, int))
+    except OSError as error:
+        # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* and capabilities without root.
+        if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG):
+            raise Unkept(Reason.UNFAITHFUL, f"its extended attribute {name} cannot be kept there") from error
+        if error.errno != errno.ENODATA:  # removed meanwhile, which the next pass sees
+            raise
+
+
+def _list(file: int | str) -> list[str]:
+    try:
+        return os.listxattr(file, follow_symlinks=isinstance(file, int))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return []
+        raise
