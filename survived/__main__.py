@@ -4,17 +4,18 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from survived import __version__
+from survived.ctl.main import Parser, open_standard_descriptors
 from survived.errors import SurvivedError
 from survived.tell import sd
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 log = logging.getLogger("survived")
@@ -22,7 +23,8 @@ log = logging.getLogger("survived")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; return the exit code."""
-    parser = argparse.ArgumentParser(
+    open_standard_descriptors()
+    parser = Parser(
         prog="survived",
         description="Watches the root filesystem and the known caches, and moves caches to a data disk when it fills.",
     )
@@ -30,13 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="look once, act if needed, and end; 4 if the pressure remains")
     parser.add_argument("--dry-run", action="store_true", help="say what would be moved, and change nothing")
     parser.add_argument("--version", action="version", version=f"survived {__version__}")
-    args = parser.parse_args(argv)
     sd.setup_logging(os.environ, logging.INFO)
     try:
+        args = parser.parse_args(argv)
+        if args.config is not None:
+            args.config = os.path.abspath(args.config)
+        os.chdir("/")  # a working directory would keep its disk from being unmounted, and may go away
         return _run(args)
     except SurvivedError as error:
         log.error("%s", error)
         return error.exit_code
+    except OSError as error:
+        place = f" '{os.fsdecode(error.filename)}'" if error.filename is not None else ""
+        log.error("Cannot start%s: %s. Nothing was changed.", place, (error.strerror or str(error)).lower())
+        return SurvivedError.exit_code
 
 
 def _run(args: argparse.Namespace) -> int:

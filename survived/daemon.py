@@ -134,7 +134,12 @@ class Daemon:
         if not self.worker.is_idle or now - self._stores_at < _STORES_SECONDS:
             return
         self._stores_at = now
+        before = {store.path for store in self.stores if store.ok}
         self.stores = self.machine.read_stores()
+        if before != {store.path for store in self.stores if store.ok}:
+            self._measure_at = 0.0  # links lead somewhere again, or nowhere any more
+        if self.dry_run:
+            return  # it makes no store, finishes no move and gives up no ballast
         had = set(self.machine.open)
         troubles = {}
         try:
@@ -178,7 +183,8 @@ class Daemon:
             return
         seen = self._make_plan(self.observation, now)
         if self.worker.is_idle:
-            self.post.observed(seen, self.levels.pressures(), self.plan, now)
+            if not self.dry_run:
+                self.post.observed(seen, self.levels.pressures(), self.plan, now)
             self.requests.start_next()
         flood = self.levels.worst() is Pressure.FLOOD
         if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
@@ -228,7 +234,7 @@ class Daemon:
 
     def _start_move(self, move: Move) -> None:
         if self.dry_run:
-            log.info("Would move %s: %s", move.source, move.why)
+            log.info("Would move '%s': %s", move.source, move.why)
             self.plan = replace(self.plan, moves=())
             self._cooldown_until = time.time() + 3600.0
             return
@@ -310,7 +316,7 @@ class Daemon:
             pid=os.getpid(), since=self.since, paused_until=self.paused_until if self.paused_until != float("inf") else None,
             paused=self.is_paused(now), progress=job.task.progress() if job is not None and acting else None,
             notices=self.post.summary(), recent=self.post.recent(), problems=tuple(self.problems.values()),
-            moving=job.task.source if job is not None and acting else None,
+            moving=job.task.source if job is not None and acting else None, plan=self.plan,
         )  # fmt: skip
 
     def status_line(self) -> str:

@@ -112,6 +112,8 @@ class Machine:
 
     def _read_store(self, disk: str) -> StoreReading:
         path = os.path.join(disk, layout.NAME)
+        if os.path.realpath(disk) == "/":
+            return StoreReading(path, disk, ok=False, reason="'/' itself is no data disk")
         if not answers(disk):
             return StoreReading(path, disk, ok=False, reason=f"'{disk}' does not answer: is its server or disk gone?")
         filesystem = None

@@ -43,7 +43,7 @@ class Post:
         self._stored: dict[str, Outbox] = {}  # by database: what was sent and could not be recorded is not forgotten
         self._delivery: Delivery | None = None
         self._sending = self._spare
-        self._is_told = False
+        self._is_told = self._is_recalled = False
 
     def use_store(self, machine: Machine) -> None:
         """Keep notices in the first open store; what waited in this process goes there. Without one they stay here."""
@@ -58,8 +58,9 @@ class Post:
             self._stored[database.path] = Outbox(database)
         stored = self._stored[database.path]
         try:
-            if (kept := database.recall(_MEMORY)) is not None and database is not self._database:
+            if not self._is_recalled and (kept := database.recall(_MEMORY)) is not None:
                 self._memory = notices.Memory.from_dict(json.loads(kept))
+            self._is_recalled = True  # later ours is newer: it knows that the disk was away
             stored.adopt(self._spare)
         except (SurvivedError, ValueError) as error:
             self._stay_in_memory(str(error))

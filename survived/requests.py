@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from survived import errands
-from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError
+from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError, UsageError
 from survived.model import Operation, Stage
 from survived.tell import status
 from survived.tell.control import BadParams, UnknownMethod
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from survived.daemon import Daemon
 
 _KEPT = 20
+_LONGEST_PAUSE = 10 * 365 * 86400.0  # what a date can hold has an end
 
 
 @dataclass(slots=True)
@@ -117,6 +118,8 @@ class Requests:
 
     def do_pause(self, seconds: float | None = None) -> dict[str, Any]:
         """Move nothing by itself for so long, or until `resume`."""
+        if seconds is not None and not 0 <= seconds <= _LONGEST_PAUSE:
+            raise UsageError("Cannot pause for so long: ten years are the most. Nothing was changed.", "Until you say so: survivectl pause.")
         self._daemon.paused_until = float("inf") if seconds is None else time.time() + seconds
         return {"paused": True, "seconds": seconds}
 

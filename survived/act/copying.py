@@ -332,6 +332,10 @@ class TreeCopy:
     def _tick_bytes(self, size: int) -> None:
         self._tick(size, 0)
 
+    def copy_folder_metadata(self, source_fd: int, copy_fd: int, where: str) -> None:
+        """Give one open directory the owner, attributes, mode and times of another."""
+        self._metadata(source_fd, copy_fd, os.fstat(source_fd), where)
+
     def _metadata(self, source: int | str, copy: int | str, info: os.stat_result, where: str) -> None:
         try:
             give(source, copy, info, strip=self._inherits)

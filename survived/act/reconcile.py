@@ -61,7 +61,13 @@ class _Folder:
     is_late: bool
     may_remove: bool
     takes_metadata: bool = False
+    times: tuple[int, int] = (0, 0)
+    is_changed: bool = False  # by us
     below: list[tuple[str, bool, bool]] = field(default_factory=list)  # name, changed late, changed in the new tree
+
+    def __post_init__(self) -> None:
+        info = os.fstat(self.new)
+        self.times = info.st_atime_ns, max(info.st_mtime_ns, os.fstat(self.old).st_mtime_ns)
 
     def close(self) -> None:
         os.close(self.old)
@@ -94,6 +100,8 @@ class _Merge:
                     continue
                 if folder.takes_metadata:
                     self._copier.copy_folder_metadata(folder.old, folder.new, folder.path)
+                elif folder.is_changed:
+                    os.utime(folder.new, ns=folder.times)
                 stack.pop().close()
         finally:
             for folder in stack:
@@ -129,10 +137,13 @@ class _Merge:
             gone = [entry.name for entry in entries if entry.name not in names]
         for name in gone:
             if name.startswith(_FRESH):  # of a start that came to an end in the middle
+                folder.is_changed = True
                 with _writable(folder.new):
                     fs.remove_tree(folder.new, name, lambda _: None)
             elif folder.may_remove:
-                self.late.removed += self._remove_unchanged(folder.new, name)
+                removed = self._remove_unchanged(folder.new, name)
+                self.late.removed += removed
+                folder.is_changed |= removed > 0
 
     def _entry(self, folder: _Folder, name: str) -> None:
         found = os.stat(name, dir_fd=folder.old, follow_symlinks=False)
@@ -177,6 +188,7 @@ class _Merge:
     def _bring(self, folder: _Folder, name: str, found: os.stat_result, put: Callable[[int, str, str], None], to: str) -> None:
         """Copy an entry under a name of our own and give it its name in one step, so that half of it is never seen."""
         fresh, where = f"{_FRESH}{found.st_ino}", f"{folder.path}{to}"
+        folder.is_changed = True
         with _writable(folder.new):
             fs.remove_tree(folder.new, fresh, lambda _: None)
             if stat.S_ISDIR(found.st_mode):

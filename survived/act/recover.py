@@ -195,15 +195,13 @@ def _reconcile(old_fd: int, old_name: str, new_path: str, operation: Operation, 
 def _remove_below(store: Store, relative: str, tick: Callable[[int], None]) -> None:
     """Remove a tree of the store and the empty folders that led to it."""
     folder, _, name = relative.rpartition("/")
-    try:
+    with contextlib.suppress(FileNotFoundError):  # of the folders, too, only some may have been made
         folder_fd = fs.open_below(store.fd, folder)
-    except FileNotFoundError:
-        return
-    try:
-        fs.remove_tree(folder_fd, name, tick)
-        os.fsync(folder_fd)
-    finally:
-        os.close(folder_fd)
+        try:
+            fs.remove_tree(folder_fd, name, tick)
+            os.fsync(folder_fd)
+        finally:
+            os.close(folder_fd)
     _prune(store, folder)
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.ctl import local
-from survived.ctl.look import has_colour, link_state
+from survived.ctl.look import fitting, has_colour, link_state, width
 from survived.ctl.main import print_json
 from survived.errors import SurvivedError
+from survived.tell.columns import entry, painted, plain, wrap
 from survived.units import print_bytes, print_mark, print_share
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
         return int(failed)
     for finding in findings:
         tint = {"ok": "32", "warning": "33", "failure": "31"}[finding.state]
-        word = f"{finding.state:<8}"
-        print(f"\x1b[{tint}m{word}\x1b[0m" if has_colour() else word, f"{finding.subject}: {finding.text}")
+        lines = entry(
+            finding.state, f"{finding.subject}: {finding.text}", width(), painted if has_colour() else plain, tint, indent=9
+        )
         if finding.hint:
-            print(f"         {finding.hint}")
+            lines += wrap(f"{'':<9}{finding.hint}", width(), 9)
+        print(fitting("\n".join(lines)))
     return int(failed)
 
 
@@ -117,7 +120,9 @@ def _disks(machine: Machine) -> Iterator[Finding]:
             )
     unused = [path for path, _ in machine.relocations() if path not in {store.path for store in stores}]
     for path in dict.fromkeys(unused):
-        yield Finding("warning", "data disk", f"'{path}' holds relocated caches but is not among the data disks", "Add it to [data] disks.")
+        yield Finding(
+            "warning", "data disk", f"'{path}' holds relocated caches but is not among the data disks", "Add it to [data] disks."
+        )
 
 
 def _shared_parent(path: str) -> str | None:
@@ -132,12 +137,22 @@ def _shared_parent(path: str) -> str | None:
 
 
 def _links(machine: Machine) -> Iterator[Finding]:
-    for _, item in machine.relocations():
+    from survived.observe.caches import read_cache
+
+    moved = [item for _, item in machine.relocations()]
+    for cache in machine.known_caches():
+        reading = read_cache(cache, 0.0, {}, measure=False)
+        if reading.state == "dangling" and cache.path not in {item.source for item in moved}:  # its store cannot be read
+            text = f"'{cache.path}' leads to '{reading.target}', which is not there"
+            yield Finding("failure", cache.id, text, "Mount the data disk.")
+    for item in moved:
         state = link_state(item.source, item.target)
         if state == "ok":
             yield Finding("ok", item.cache_id, f"'{item.source}' lives at '{item.target}'")
         elif state == "dangling":
-            yield Finding("failure", item.cache_id, f"'{item.source}' leads to '{item.target}', which is not there", "Mount the data disk.")
+            yield Finding(
+                "failure", item.cache_id, f"'{item.source}' leads to '{item.target}', which is not there", "Mount the data disk."
+            )
         else:
             what = "is no link any more" if state == "eaten" else "leads elsewhere"
             yield Finding("warning", item.cache_id, f"'{item.source}' {what}; what was moved is still at '{item.target}'")

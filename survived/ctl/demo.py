@@ -122,4 +122,4 @@ class Alarm:
     def check(self) -> None:
         """Raise `Stopped` once somebody wants us to end, or whoever started us is gone."""
         if self.rung or os.getppid() != self._parent:
-            raise Stopped("Interrupted in the middle of the demo. The daemon was stopped and the sandbox removed.")
+            raise Stopped("Interrupted. The daemon was stopped and the sandbox removed.")

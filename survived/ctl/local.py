@@ -9,7 +9,7 @@ import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from survived.errors import DaemonNotRunning
+from survived.errors import DaemonNotRunning, SurvivedError
 from survived.settings.paths import Paths, client_socket, resolve_paths
 from survived.tell.control import ControlClient
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 
 
 def home() -> str:
-    """Return $HOME, or the password database's word for it."""
-    return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    """Return $HOME, or the password database's word for it where that is unset or no absolute path."""
+    named = os.environ.get("HOME", "")
+    if os.path.isabs(named):
+        return named
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
+        raise SurvivedError(f"Cannot find your home: HOME is not set, and uid {os.getuid()} has no account.", "Set HOME.") from error
 
 
 def find_paths(args: argparse.Namespace | None = None) -> Paths:

@@ -74,11 +74,14 @@ def read_status(args: argparse.Namespace) -> dict[str, Any]:
 
 def look(machine: Machine) -> status.Snapshot:
     """Return a snapshot by looking for ourselves; pressure is judged without dwell and memory."""
+    from survived.decide import policy
+    from survived.decide.pressure import worst
     from survived.store.outbox import Outbox
 
     seen = machine.observe()
-    notices = Outbox(None).summary()
-    return status.Snapshot(time.time(), seen, machine.rules, judge(machine, seen), notices=notices)
+    gauges = judge(machine, seen)
+    plan = policy.plan(seen, {mount: worst(pair) for mount, pair in gauges.items()}, machine.rules, gauges=gauges)
+    return status.Snapshot(time.time(), seen, machine.rules, gauges, notices=Outbox(None).summary(), plan=plan)
 
 
 def judge(machine: Machine, seen: Observation) -> dict[str, tuple[Gauge, Gauge]]:
@@ -117,17 +120,23 @@ def run_plan(args: argparse.Namespace) -> int:
     """Print what would be moved now and what not; changes nothing."""
     from survived.decide import policy
     from survived.decide.pressure import worst
-    from survived.model import Pressure
+    from survived.model import Pressure, Reason
 
     machine = local.open_machine(args)
     seen = machine.observe()
     gauges = judge(machine, seen)
     pressures = {mount: worst(pair) for mount, pair in gauges.items()}
     running = local.ask_or_none("status")
+    failed = {
+        item["path"]: item["why"].partition("failed: ")[2]
+        for item in (running or {}).get("plan", {}).get("refusals", ())
+        if item["reason"] == Reason.FAILED_BEFORE
+    }
     for fs in running["filesystems"] if running else ():
         # The daemon remembers: below high, but not yet down to low, it goes on.
         pressures[fs["mount"]] = max(pressures.get(fs["mount"], Pressure.NORMAL), Pressure(fs["pressure"]), key=lambda p: p.rank)
-    plan = policy.plan(seen, pressures, machine.rules, paused=bool(running and running["daemon"]["paused"]), gauges=gauges)
+    paused = bool(running and running["daemon"]["paused"])
+    plan = policy.plan(seen, pressures, machine.rules, failed=failed, paused=paused, gauges=gauges)
     if args.json:
         print_json(
             {
@@ -261,7 +270,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print what is relocated, and whether each link still does its work."""
     machine = local.open_machine(args)
     found = machine.relocations()
-    lost = [store for store in machine.read_stores() if not store.ok and store.path not in {path for path, _ in found}]
+    lost = [store for store in machine.read_stores() if not store.ok and not os.path.isfile(os.path.join(store.path, "state.db"))]
     if args.json:
         print_json(
             {
@@ -281,7 +290,7 @@ def run_list(args: argparse.Namespace) -> int:
                 "unreadable": [{**status.path_fields(store.path, "store"), "reason": store.reason} for store in lost],
             }
         )
-        return 0
+        return SurvivedError.exit_code if lost else 0
     for store in lost:
         say(
             f"survivectl: Cannot list what is in '{store.path}': {sentence(store.reason or 'it cannot be read')}",
@@ -295,7 +304,7 @@ def run_list(args: argparse.Namespace) -> int:
         since = print_time(item.since)[:10]
         print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {since}  {printable(item.source)}{note}")
         print(f"{'':<16} {'':>9}  at {printable(item.target)}")
-    return 0
+    return SurvivedError.exit_code if lost else 0  # the list may not be all
 
 
 def link_state(source: str, target: str) -> str:

@@ -73,7 +73,7 @@ _WRITES_CONFIG = frozenset({"install", "uninstall", "demo"})
 _STDOUT = 1
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, but one sentence and no usage dump for a mistake, and no abbreviations that a script would come to rely on."""
 
     def __init__(self, **options: Any) -> None:
@@ -91,7 +91,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
-    _open_standard_descriptors()
+    open_standard_descriptors()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _open_standard_descriptors() -> None:
+def open_standard_descriptors() -> None:
     """Give a closed stdin, stdout or stderr to /dev/null: else the next file that is opened gets its number, and our talk."""
     for number in range(3):
         try:
@@ -144,7 +144,7 @@ def _run(words: list[str]) -> int:
         raise UsageError(f"Cannot find the verb '{_short(verb)}': there is none of that name.", hint)
     module_name, text = VERBS[verb]
     module: Any = importlib.import_module(f"survived.ctl.{module_name}")
-    parser = _Parser(prog=f"survivectl {verb}", description=text[0].upper() + text[1:] + ".")
+    parser = Parser(prog=f"survivectl {verb}", description=text[0].upper() + text[1:] + ".")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--config", metavar="FILE", default=config, help="another configuration file")
     configure = getattr(module, f"configure_{verb}", None) or module.configure

@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     settings = local.load(args, local.find_paths(args))
     urls = {destination_key(url): url for url in settings.notify_urls()}
     if not urls:
-        raise SurvivedError("Cannot test notices: there is no destination. Nothing was sent.", "Add Apprise URLs under [notify] urls.")
+        raise SurvivedError(
+            "Cannot test notices: there is no destination. Nothing was sent.", "Add Apprise URLs under [notify] urls."
+        )
     names = {key: describe(url, position) for position, (key, url) in enumerate(urls.items(), 1)}
     host = socket.gethostname().split(".")[0]
     body = "If you can read this, notices from survived reach you. Nothing is left to do."

@@ -12,6 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from survived.ctl.main import say
 from survived.ctl.sandbox import HIGH_BYTES, LOW_BYTES, MIB, ROOT_BYTES, Sandbox
 from survived.ctl.screen import Screen, open_screen
 from survived.errors import Stopped, SurvivedError
@@ -56,11 +57,12 @@ class Play:
         except (Stopped, BrokenPipeError):
             raise
         except (SurvivedError, OSError) as error:
-            words = self._box.last_words()
             why = error.message if isinstance(error, SurvivedError) else error.strerror or str(error)
+            for line in (words := self._box.last_words()):
+                say(f"  {line}")
             raise SurvivedError(
                 f"Cannot show {self._scene}: {why.rstrip('.')}. The daemon was stopped and the sandbox removed.",
-                "\n    ".join(["The daemon's last words:", *words]) if words else None,
+                "Above are the last lines of the daemon's log." if words else None,
             ) from error
         return self._facts
 
@@ -81,6 +83,8 @@ class Play:
             self._screen.say(f"root disk: {box.root}, {size} available")
             self._screen.say(f"data disk: {box.data}, {room} available")
             marks = f"high is at +{print_bytes(HIGH_BYTES)}, low at +{print_bytes(LOW_BYTES)}"
+        others = print_bytes(os.stat(self._others).st_blocks * 512)
+        self._screen.say(f"{others} of other files are on the root disk already")
         self._facts["sandbox"] = {
             "kind": "namespace" if box.in_namespace else "directories",
             "root": box.root,
@@ -125,7 +129,8 @@ class Play:
         )
         fs = _root(status)
         share = f" at {print_share(fs['usage'])}" if self._box.in_namespace else ""
-        self._screen.step(f"pressure is {{'flood': 'a flood'}.get(status['pressure'], 'high')}{share}, so survived moves pip's cache and leaves a link")
+        how = "a flood" if status["pressure"] == "flood" else "high"
+        self._screen.step(f"pressure is {how}{share}, so survived moves pip's cache and leaves a link")
         self._facts["usage"]["high"] = fs["usage"]
         self._wait("copying pip's cache", lambda _: os.path.islink(self._cache))
         target = os.readlink(self._cache)
@@ -161,7 +166,7 @@ class Play:
     def _undo(self) -> None:
         self._scene = "the undo"
         os.unlink(self._others)
-        self._screen.step("there is room again, so the undo: survivectl restore pip")
+        self._screen.step("the other files are deleted, so there is room to undo it: survivectl restore pip")
         words, output = ["restore", "pip"], ""
         while True:
             restoring = self._box.survivectl(*words)

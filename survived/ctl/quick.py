@@ -17,10 +17,10 @@ def main() -> int:
     """Run survivectl; return the exit code."""
     words = sys.argv[1:]
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if words in _PLAIN and os.path.isabs(runtime):
+    if words in _PLAIN and os.path.isabs(runtime) and sys.stdout is not None:
         text = _ask(os.path.join(runtime, "survived", "control.sock"), as_json="--json" in words)
-        if text is not None:
-            return _print(text)
+        if text is not None and (code := _print(text)) is not None:
+            return code
     from survived.ctl.main import main as run
 
     return run(words)
@@ -44,12 +44,15 @@ def _ask(path: str, *, as_json: bool) -> str | None:
         return None
 
 
-def _print(text: str) -> int:
+def _print(text: str) -> int | None:
+    """Print, and return the exit code; None if it could not be written, which `main.py` meets again and explains."""
     try:
         print(text)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return None
     return 0
 
 

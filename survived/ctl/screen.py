@@ -10,7 +10,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
-from survived.ctl.look import printable
+from survived.ctl.main import printable
 from survived.units import print_bytes, print_share
 
 if TYPE_CHECKING:

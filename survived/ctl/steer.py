@@ -27,7 +27,9 @@ def run_pause(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"Cannot pause: {error}.") from error
     answer = local.ask("pause", seconds=seconds)
-    return _say(args, answer, f"Moving is paused {'until survivectl resume' if seconds is None else 'for ' + print_seconds(seconds)}.")
+    return _say(
+        args, answer, f"Moving is paused {'until survivectl resume' if seconds is None else 'for ' + print_seconds(seconds)}."
+    )
 
 
 def configure_resume(parser: argparse.ArgumentParser) -> None:

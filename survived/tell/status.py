@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from survived import __version__
-from survived.model import CacheState, Filesystem, Gauge, Observation, Pressure, Progress, Rules
+from survived.model import CacheState, Filesystem, Gauge, Observation, Plan, Pressure, Progress, Reason, Rules
 from survived.tell.columns import columns, cut, entry, pad, painted, plain, wrap
 from survived.units import print_bytes, print_seconds, print_share, print_time, sentence
 
@@ -42,6 +42,7 @@ class Snapshot:
     recent: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
     moving: str | None = None
+    plan: Plan = field(default_factory=lambda: Plan((), ()))
 
 
 def path_fields(path: str, key: str = "path") -> dict[str, Any]:
@@ -84,6 +85,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
             }
             for store in seen.stores
         ],
+        "plan": _plan(snapshot.plan),
         "move": None if snapshot.progress is None else progress_document(snapshot.progress),
         "notices": dict(snapshot.notices),
         "recent": list(snapshot.recent),
@@ -136,6 +138,18 @@ def _cache(snapshot: Snapshot, index: int) -> dict[str, Any]:
     }
 
 
+def _plan(plan: Plan) -> dict[str, Any]:
+    """Return what comes next, and why what is there does not move; without the caches that are not there."""
+    return {
+        "moves": [{"id": move.cache_id, **path_fields(move.source), "why": move.why} for move in plan.moves],
+        "refusals": [
+            {"id": item.cache_id, **path_fields(item.path), "reason": item.reason.value, "why": item.text}
+            for item in plan.refusals
+            if item.reason is not Reason.ABSENT
+        ],
+    }
+
+
 def progress_document(progress: Progress) -> dict[str, Any]:
     """Return a running operation for JSON."""
     return {
@@ -169,8 +183,10 @@ def verdict(doc: Mapping[str, Any]) -> tuple[str, str]:
     if not doc["daemon"]["running"]:
         return "down", f"The daemon is not running; {standing}. Start it: systemctl --user start survived"
     if worst["pressure"] != Pressure.NORMAL:
-        doing = _doing(doc["move"]) or hindrance or "what comes next: survivectl plan"
+        doing = _doing(doc["move"]) or hindrance or _next(doc)
         return worst["pressure"], sentence(f"{standing}; {doing}")
+    if worst["usage"] >= worst["high"]:
+        return "high", sentence(f"{standing}; {_doing(doc['move']) or hindrance or 'if it stays so, caches are moved'}")
     lost = [cache for cache in doc["caches"] if cache["state"] == CacheState.DANGLING]
     if lost:
         names = ", ".join(cache["id"] for cache in lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
@@ -199,6 +215,19 @@ def _doing(move: Mapping[str, Any] | None) -> str:
     if move is None:
         return ""
     return f"bringing {move['id']} home" if move["verb"] == "restore" else f"moving {move['id']} to {disk_of(move['target'])}"
+
+
+def _next(doc: Mapping[str, Any]) -> str:
+    """Return what the daemon is about to move, or why the biggest thing that could be moved is not."""
+    plan = doc.get("plan") or {"moves": (), "refusals": ()}
+    if plan["moves"]:
+        return f"{plan['moves'][0]['id']} is moved next"
+    sizes = {cache["id"]: cache["size_bytes"] for cache in doc["caches"]}
+    staying = [item for item in plan["refusals"] if item["reason"] not in (Reason.ALREADY_LINK, Reason.NOT_NEEDED)]
+    if not staying:
+        return "nothing that survived knows can be moved. See: survivectl plan"
+    biggest = max(staying, key=lambda item: sizes.get(item["id"], 0))
+    return f"nothing can be moved now. {biggest['id']}: {biggest['why']}"
 
 
 def _hindrance(doc: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """
 A child of run.py: relocate SOURCE into the store on DISK with the real engine and journal, as the daemon's worker does.
 
-Everything is in the time of this process: start of Python, measuring, copy, sync, exchange, removal of the old tree.
+Prints the seconds for all that a running daemon does: measuring, copy, sync, exchange, removal of the old tree.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 
 from survived.act.ballast import Ballast
 from survived.act.relocate import Ends, relocate
@@ -30,6 +31,7 @@ ends = Ends(
     ballast=Ballast(os.path.dirname(source), 0),
     home=os.path.dirname(source),
 )
+began = time.perf_counter()
 done = relocate(
     ends,
     "pip",
@@ -40,4 +42,5 @@ done = relocate(
     care=Care(settle_seconds=0.0),
     task=Task(threading.Event()),
 )
+print(time.perf_counter() - began)
 sys.exit(0 if done.stage is Stage.DONE else f"the move ended at {done.stage}")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 PARTS = ("move", "measure", "status", "idle")
+BEGIN, END = "<!-- figures -->", "<!-- end figures -->"
+SAID: list[str] = []
 HERE = Path(__file__).resolve().parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
 
@@ -44,13 +46,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller trees and fewer runs: a look, not a figure")
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of: {', '.join(PARTS)}")
     parser.add_argument("--runs", type=int, help="paired runs of move and measure (default 5; 2 with --quick)")
+    parser.add_argument("--write", type=Path, metavar="README", help="put the figures between the marks of this file, too")
     args = parser.parse_args()
     parts = args.only.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     runs = args.runs or (2 if args.quick else 5)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
-    print(f"{machine}, Python {platform.python_version()}\n")
+    say(f"{machine}, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory(prefix="survived-bench-") as name:
         folder = Path(name)
         reason = why_no_mounts()
@@ -65,15 +68,24 @@ def main() -> int:
                     bench_status(folder, environment, 10 if args.quick else 40)
                 if "idle" in parts:
                     bench_idle(pid, 10.0 if args.quick else 90.0)
+    if args.write is not None:
+        before, _, rest = args.write.read_text(encoding="utf-8").partition(BEGIN)
+        args.write.write_text(f"{before}{BEGIN}\n{''.join(SAID)}{END}{rest.partition(END)[2]}", encoding="utf-8")
     return 0
+
+
+def say(text: str) -> None:
+    """Print, and keep it for `--write`."""
+    SAID.append(f"{text}\n")
+    print(text, flush=True)
 
 
 def table(title: str, head: list[str], rows: list[list[str]]) -> None:
     """Print one Markdown table."""
-    print(f"### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    say(f"### {title}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for row in rows:
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
+        say(f"| {' | '.join(row)} |")
+    say("")
 
 
 def timed(command: list[str], environment: dict[str, str] | None = None, statuses: tuple[int, ...] = (0,)) -> float:
@@ -135,7 +147,8 @@ def bench_move(folder: Path, files: int, runs: int) -> None:
 
             def ours(fresh: Callable[[], None] = fresh) -> float:
                 fresh()
-                seconds = timed([sys.executable, str(HERE / "relocate.py"), str(source), str(data.path)])
+                command = [sys.executable, str(HERE / "relocate.py"), str(source), str(data.path)]
+                seconds = float(subprocess.run(command, env=ENV, capture_output=True, text=True, check=True).stdout)
                 if not source.is_symlink() or not (source / "http-v2").is_dir():
                     raise SystemExit(f"our move left no working link at '{source}'")
                 return seconds

@@ -106,7 +106,7 @@ def test_a_pip_cache_that_fills_the_disk_is_moved_told_and_brought_home(
     assert moved["size_bytes"] > 85 * MIB
     assert world.must("status").out.startswith("OK")
 
-    story = ["Moving to '", "lives at '", "The pressure on "]
+    story = ["high is 60 %", "lives at '", "The pressure on "]
     for kind in ("smtp", "http"):
         wait_until(lambda kind=kind: len(told(servers, kind)) >= 3, what=lambda: servers.received())  # type: ignore[misc]
         assert [word in body for word, body in zip(story, told(servers, kind), strict=True)] == [True] * 3, told(servers, kind)
@@ -305,6 +305,26 @@ def test_a_burst_is_noticed_at_once(make_world: MakeWorld) -> None:
     wait_until(lambda: world.status()["pressure"] == "high", 5.0, step=0.1, what=world.log)
     world.wait_link(world.cache / "pip", 10.0)
     print(f"noticed and moved 150 MiB in {time.monotonic() - began:.1f} s")
+
+
+def test_once_moves_what_must_be_moved_and_a_dry_run_only_says_so(make_world: MakeWorld) -> None:
+    """`--once --dry-run` writes nothing at all, `--once` moves and exits 0, and exits 4 where pressure remains."""
+    world = make_world()
+    world.configure(move={"settle": "0s"})
+    cache = world.fill(world.cache / "pip", 150)
+
+    def everything() -> set[Path]:
+        return {path for disk in (world.small, *world.data) for path in disk.path.rglob("*")}
+
+    before = everything()
+    assert world.spawn("--once", "--dry-run").wait(20) == 0
+    assert f"Would move '{cache}'" in world.log()
+    assert everything() == before
+    assert "Notice" not in world.log()
+    assert world.spawn("--once").wait(20) == 0
+    assert cache.is_symlink()
+    world.small.fill_bytes(0.7)
+    assert world.spawn("--once").wait(20) == 4
 
 
 def test_what_is_busy_is_left_until_it_is_not(make_world: MakeWorld) -> None:

@@ -9,12 +9,12 @@ import threading
 import zipfile
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Index:
@@ -47,15 +47,22 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def index(folder: Path) -> Iterator[Index]:
-    """Serve `folder`/simple until the end of the block."""
+def index(folder: Path, port: int = 0) -> Iterator[Index]:
+    """Serve `folder`/simple until the end of the block; 0 is any free port."""
     (folder / "simple").mkdir(parents=True, exist_ok=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+    with served(partial(_Handler, directory=str(folder)), port) as found:
+        yield Index(folder, found)
+
+
+@contextmanager
+def served(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> Iterator[int]:
+    """Answer HTTP on the loopback until the end of the block; the value is the port."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="index", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="http", daemon=True)
     thread.start()
     try:
-        yield Index(folder, server.server_port)
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -68,6 +69,14 @@ class World:
             place.mkdir(mode=0o700, parents=True)
         self.configure()
 
+    @classmethod
+    def beside(cls, other: World, run: Path) -> World:
+        """Return the same disks, home and configuration for a daemon with another runtime directory."""
+        world = copy.copy(other)
+        world.run, world.daemon = run, None
+        run.mkdir(mode=0o700)
+        return world
+
     def __enter__(self) -> World:
         return self
 
@@ -112,13 +121,11 @@ class World:
 
     # ---- the daemon -------------------------------------------------------------------------------------------------
 
-    def spawn(self, *words: str, run: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start `survived` and return at once; stderr goes to the log."""
-        env = {**self.env, "PYTHONPATH": str(ROOT), **({"XDG_RUNTIME_DIR": str(run)} if run else {})}
+    def spawn(self, *words: str, module: str = "survived") -> subprocess.Popen[bytes]:
+        """Start `survived` (or survivectl, as survived.ctl.main) and return at once; what it says goes to the log."""
+        command, env = [sys.executable, "-m", module, *words], {**self.env, "PYTHONPATH": str(ROOT)}
         with open(self.run / "log", "ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "survived", *words], env=env, cwd=self.run, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, env=env, cwd=self.run, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self, *words: str) -> int:
         """Start the daemon and wait until it has measured everything once; return its pid."""

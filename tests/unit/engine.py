@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from survived.act import relocate as engine
 from survived.act import task as tasks
 from survived.act.ballast import Ballast
 from survived.act.transfer import Care
-from survived.model import Mark, Operation
+from survived.model import Mark, Operation, TreeSize
 from survived.observe.disks import read_filesystem
 from survived.observe.tree import measure_tree
 from survived.store import journal, layout
@@ -29,7 +29,7 @@ from survived.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SWIFT = Care(settle_seconds=0.0, patience_seconds=0.3)
+SWIFT = Care(settle_seconds=0.0, patience_seconds=1.0)
 ORDINARY = 12345
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -52,6 +52,12 @@ def new_task() -> tasks.Task:
     return tasks.Task(threading.Event())
 
 
+def remove(path: Path | str) -> None:
+    """Remove a tree of any depth, with directories that nobody may write."""
+    subprocess.run(["chmod", "-R", "u+rwX", path], check=False, capture_output=True)
+    subprocess.run(["rm", "-rf", path], check=True)
+
+
 @contextmanager
 def other_filesystem(tmp_path: Path) -> Iterator[Path]:
     """Yield an empty folder on another filesystem than `tmp_path`; skip where there is none for an ordinary user."""
@@ -61,8 +67,7 @@ def other_filesystem(tmp_path: Path) -> Iterator[Path]:
     try:
         yield Path(folder)
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @dataclass
@@ -105,7 +110,11 @@ class Rig:
 
     def relocate(self, *, care: Care = SWIFT, lock: str | None = None, **changes: Any) -> Operation:
         """Relocate the source."""
-        values: dict[str, Any] = {"size": measure_tree(str(self.source)), "keep_free": Mark(usage=0.99), "task": new_task()}
+        try:
+            size = measure_tree(str(self.source))
+        except OSError:
+            size = TreeSize()
+        values: dict[str, Any] = {"size": size, "keep_free": Mark(usage=0.99), "task": new_task()}
         return engine.relocate(self.ends, "tool", str(self.source), lock=lock, care=care, **{**values, **changes})
 
     def restore(self, *, care: Care = SWIFT, lock: str | None = None, **changes: Any) -> Operation:
@@ -118,14 +127,15 @@ class Rig:
         """Return what an operation left that it should not have: beside the source, in staging, in empty folders."""
         beside = [name for name in os.listdir(self.source.parent) if name != self.source.name]
         staging = [f"staging/{name}" for name in os.listdir(self.disk / "survived/staging")]
-        wanted = os.path.realpath(self.source)
+        recorded = {item.target for item in self.ends.journal.relocations()}
         trees: list[str] = []
         for folder, folders, files in os.walk(self.disk / "survived/trees"):
-            if folder == wanted:
+            if folder in recorded:
                 folders.clear()
-            elif not folders and folder != str(self.disk / "survived/trees"):
+                continue
+            if not folders and folder != str(self.disk / "survived/trees"):
                 trees.append(folder)
-            trees += [os.path.join(folder, name) for name in files if folder != wanted]
+            trees += [os.path.join(folder, name) for name in files]
         return beside + staging + trees
 
 
@@ -180,7 +190,8 @@ def snapshot(path: Path | str) -> dict[bytes, Entry]:
 
 
 def _describe(path: str, info: os.stat_result) -> Entry:
-    kind, content, data = stat.S_IFMT(info.st_mode), "", ()
+    kind, content = stat.S_IFMT(info.st_mode), ""
+    data: tuple[tuple[int, int], ...] = ()
     if kind == stat.S_IFREG:
         content, data = _read(path, info)
     elif kind == stat.S_IFLNK:
@@ -192,7 +203,8 @@ def _describe(path: str, info: os.stat_result) -> Entry:
 
 
 def _read(path: str, info: os.stat_result) -> tuple[str, tuple[tuple[int, int], ...]]:
-    digest, ranges, at = hashlib.blake2b(f"{info.st_size}".encode()), [], 0
+    digest, at = hashlib.blake2b(f"{info.st_size}".encode()), 0
+    ranges: list[tuple[int, int]] = []
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME)
     try:
         while at < info.st_size:
@@ -285,8 +297,7 @@ def ordinary_folder() -> Iterator[Path]:
             os.chown(folder, ORDINARY, ORDINARY)
         yield Path(folder)
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def contents(path: Path | str) -> dict[bytes, tuple[int, str]]:
@@ -315,3 +326,4 @@ def nasty_tree(root: Path) -> None:
     (root / "dir/sub/same").chmod(0o4711)
     os.utime(root / "a", ns=(1, 1_234_567_890_123_456_789))
     (root / "dir/sub").chmod(0o555)
+    time.sleep(0.025)  # past the tick of the clock, so that the first pass may trust the ctimes

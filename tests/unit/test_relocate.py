@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +19,8 @@ from survived.act.ballast import Ballast
 from survived.act.task import Task
 from survived.act.transfer import Care
 from survived.errors import Refused, Stopped, SurvivedError
-from survived.model import Mark, Stage, TreeSize, Verb
-from tests.unit.engine import Rig, as_ordinary_user, build, child, nasty_tree, new_task, ordinary_folder, snapshot
+from survived.model import Mark, Operation, Stage, TreeSize, Verb
+from tests.unit.engine import Rig, as_ordinary_user, build, child, nasty_tree, new_task, ordinary_folder, remove, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 class HookedTask(Task):
-    """A task that calls `hook` when it enters a phase."""
+    """A task that calls `hook` when it first enters a phase."""
 
     def __init__(self, phase: str, hook: Callable[[], object]) -> None:
         super().__init__(new_task().stop)
@@ -47,6 +47,7 @@ class HookedTask(Task):
         """Enter a phase."""
         super().enter(phase)
         if phase == self._hooked:
+            self._hooked = ""
             self._hook()
 
 
@@ -93,7 +94,7 @@ def test_odd_names_of_a_source(rig: Rig, name: str) -> None:
 
 def test_an_empty_source(rig: Rig) -> None:
     """A directory without anything in it moves like any other."""
-    shutil.rmtree(rig.source)
+    remove(rig.source)
     rig.source.mkdir(mode=0o750)
     before = snapshot(rig.source)
     assert rig.relocate().files == 0
@@ -143,7 +144,7 @@ def test_default_acls_around_do_not_reach_the_tree(rig: Rig) -> None:
 
 
 def _gone(rig: Rig) -> None:
-    shutil.rmtree(rig.source)
+    remove(rig.source)
 
 
 def _a_link(rig: Rig) -> None:
@@ -152,7 +153,7 @@ def _a_link(rig: Rig) -> None:
 
 
 def _a_file(rig: Rig) -> None:
-    shutil.rmtree(rig.source)
+    remove(rig.source)
     rig.source.write_text("x")
 
 
@@ -185,7 +186,7 @@ def test_early_refusals(rig: Rig, reason: str) -> None:
     spoil(rig)
     before = snapshot(rig.home)
     with pytest.raises(Refused) as caught:
-        rig.relocate(size=TreeSize())
+        rig.relocate()
     if (process := rig.__dict__.get("process")) is not None:
         process.communicate(b"\n")
     assert (caught.value.reason, caught.value.exit_code) == (reason.strip(), 4)
@@ -235,7 +236,7 @@ def test_what_an_ordinary_user_may_not(case: str) -> None:
                 rig.source.parent.chmod(0o500)
             else:
                 (rig.source / ("dir" if case == "unreadable" else "a")).chmod(0)
-            return str(rig.relocate(size=TreeSize()))
+            return str(rig.relocate())
 
     with ordinary_folder() as folder:
         assert as_ordinary_user(work).startswith(f"Refused {case.strip()}: Cannot move")
@@ -291,7 +292,7 @@ def test_restore_wants_its_own_link(rig: Rig, spoil: str) -> None:
         rig.source.symlink_to("/nowhere")
     elif spoil == "directory":
         rig.source.mkdir()
-    with pytest.raises(SurvivedError, match="it is not the link that survived left there. Nothing was changed"):
+    with pytest.raises(SurvivedError, match=r"it is not the link that survived left there. Nothing was changed"):
         rig.restore()
     assert (rig.target / "a").exists()
 
@@ -303,7 +304,7 @@ def test_what_the_kernel_says_is_a_sentence(rig: Rig, monkeypatch: pytest.Monkey
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(engine, "survey", fail)
-    with pytest.raises(SurvivedError, match="^Cannot relocate '.*': input/output error. Nothing was changed.$"):
+    with pytest.raises(SurvivedError, match=r"^Cannot relocate '.*': input/output error. Nothing was changed.$"):
         rig.relocate()
 
 
@@ -315,12 +316,18 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 5)
 
 
+def _unlinked(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    path.unlink()
+    return fd
+
+
 HOLDS: dict[str, Callable[[Path], object]] = {
     "file": lambda source: open(source / "a", "rb"),  # noqa: SIM115  held open is the point
     "folder": lambda source: os.open(source / "dir", os.O_RDONLY),
     "working directory": lambda source: os.chdir(source / "dir/sub"),
     "mapping": lambda source: _mapped(source / "a"),
-    "unlinked file": lambda source: (open(source / "t", "w"), os.unlink(source / "t")),  # noqa: SIM115
+    "unlinked file": lambda source: _unlinked(source / "t"),
 }
 
 
@@ -376,7 +383,7 @@ def test_who_waits_for_the_lock_is_no_holder(rig: Rig) -> None:
     """A process that has only the lock file open, and waits for it, does not keep us from moving."""
     (rig.source / ".lock").touch()
     with child(lambda: os.open(rig.source / ".lock", os.O_RDWR)):
-        assert rig.relocate(lock=".lock", care=IMPATIENT).stage is not Stage.UNDONE
+        assert rig.relocate(lock=".lock").stage is Stage.EXCHANGED
         assert rig.source.is_symlink()
 
 
@@ -414,53 +421,48 @@ def test_a_late_writer_is_waited_for(rig: Rig, verb: Verb) -> None:
     if verb is Verb.RESTORE:
         rig.relocate()
     before = snapshot(rig.source)
-    opened: list[int] = []
-    late = HookedTask("exchange", lambda: opened.append(os.open(rig.source / "a", os.O_WRONLY | os.O_APPEND)))
-    # Our own descriptors do not count, so a child must come to have it: it is forked once the file is open.
-    with pytest.MonkeyPatch.context() as patch:
-        stack: list[object] = []
-        real = recover.finish
+    with contextlib.ExitStack() as stack:
+        steps: list[Callable[[], None]] = []
 
-        def finish(*arguments: object) -> object:
-            writer = child(lambda: None, lambda: os.write(opened[0], b"late"))
-            stack.extend([writer, writer.__enter__()])
-            os.close(opened[0])
-            return real(*arguments)  # type: ignore[arg-type]
+        def come_late() -> None:
+            # Resolved before the exchange: to the old tree of either verb.
+            path = Path(os.path.realpath(rig.source)) / "a"
+            file: list[int] = []
+            acts = (lambda: file.append(os.open(path, os.O_WRONLY | os.O_APPEND)), lambda: os.write(file[0], b"late"))
+            steps.append(stack.enter_context(child(*acts)))
 
-        patch.setattr(recover, "finish", finish)
-        operation = (rig.relocate if verb is Verb.RELOCATE else rig.restore)(task=late)
-    writer, step = stack
+        move = rig.relocate if verb is Verb.RELOCATE else rig.restore
+        operation = move(task=HookedTask("exchange", come_late))
+        check_waiting(rig, operation, before)
+        steps[0]()
+    ended, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
+    assert ([ended_one.stage for ended_one in ended], puzzles) == ([Stage.DONE], [])
+    now = snapshot(rig.source)
+    assert (rig.source / "a").read_bytes() == b"first" * 1000 + b"late"
+    assert {name for name in now if now[name] != before[name]} == {b"a"}
+    assert rig.leftovers() == []
+
+
+def check_waiting(rig: Rig, operation: Operation, before: object) -> None:
+    """Assert that an exchanged operation waits for its holder, and that no other one begins on its path."""
     assert operation.stage is Stage.EXCHANGED
     assert "still uses the old place" in operation.note
     assert snapshot(rig.source) == before
     assert recover.recover_all(rig.ends.store, rig.ends.journal)[0][0].stage is Stage.EXCHANGED
-    again = rig.relocate if verb is Verb.RESTORE else None
-    if again is not None:
+    if operation.verb is Verb.RESTORE:
         with pytest.raises(Refused, match="an earlier move of it waits for a program to end"):
-            again()
-    step()  # type: ignore[operator]
-    writer.__exit__(None, None, None)  # type: ignore[attr-defined]
-    ended, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
-    assert ([operation.stage for operation in ended], puzzles) == ([Stage.DONE], [])
-    assert (rig.source / "a").read_bytes() == b"first" * 1000 + b"late"
-    assert {name: entry for name, entry in snapshot(rig.source).items() if name not in (b"a", b"")} == {
-        name: entry for name, entry in before.items() if name not in (b"a", b"")
-    }
-    assert rig.leftovers() == []
+            rig.relocate()
 
 
 @pytest.mark.parametrize("phase", ["copy", "settle", "sync", "exchange"])
 @pytest.mark.parametrize("verb", Verb)
 def test_a_stop_undoes(rig: Rig, verb: Verb, phase: str) -> None:
-    """A stop in any phase before the exchange leaves the path as it was and nothing else."""
+    """After a stop in any phase the path is whole, and what was begun is undone, or finished where it was exchanged already."""
     if verb is Verb.RESTORE:
         rig.relocate()
-    before, task = snapshot(rig.source), new_task()
-    hooked = HookedTask(phase, task.stop.set)
-    hooked.stop = task.stop
+    before = snapshot(rig.source)
+    hooked = HookedTask(phase, lambda: hooked.stop.set())
     move = rig.relocate if verb is Verb.RELOCATE else rig.restore
-    if phase == "exchange":  # the last one: nothing looks at the stop between here and the end
-        assert move(task=hooked).stage is Stage.DONE if False else True
     with pytest.raises(Stopped) as caught:
         move(task=hooked)
     assert caught.value.exit_code == 130
@@ -481,7 +483,7 @@ def test_content_is_verified_when_asked(rig: Rig) -> None:
         spoiled.append(path)
 
     care = Care(0.0, 5.0, verify_content=True)
-    with pytest.raises(SurvivedError, match="the copy of 'a' reads back differently. The copy is removed"):
+    with pytest.raises(SurvivedError, match=r"the copy of 'a' reads back differently. The copy is removed"):
         rig.relocate(care=care, task=HookedTask("sync", spoil))
     assert rig.leftovers() == []
     assert rig.relocate(care=care).stage is Stage.DONE
@@ -490,13 +492,13 @@ def test_content_is_verified_when_asked(rig: Rig) -> None:
 def test_a_lost_target_undoes_what_still_stands_aside(rig: Rig) -> None:
     """When the copy is lost while the old tree waits for a holder, the old tree gets its name back, and is not listed as moved."""
     before = snapshot(rig.source)
-    source_fd: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recover, "finish", lambda _store, _journal, operation, _task: operation)
-        rig.relocate(task=HookedTask("exchange", lambda: source_fd.append(1)))
-    shutil.rmtree(rig.target)
+        assert rig.relocate().stage is Stage.EXCHANGED
+    remove(rig.target)
     ended, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
     assert ([operation.stage for operation in ended], puzzles) == ([Stage.UNDONE], [])
+    assert not rig.source.is_symlink()
     assert snapshot(rig.source) == before
     assert rig.ends.journal.relocations() == ()
     assert rig.leftovers() == []
