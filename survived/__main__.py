@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.chdir("/")  # a working directory would keep its disk from being unmounted, and may go away
         return _run(args)
     except SurvivedError as error:
-        log.error("%s", error)
+        log.error("%s", error)  # noqa: TRY400  a sentence, no traceback
         return error.exit_code
     except OSError as error:
         place = f" '{os.fsdecode(error.filename)}'" if error.filename is not None else ""
-        log.error("Cannot start%s: %s. Nothing was changed.", place, (error.strerror or str(error)).lower())
+        log.error("Cannot start%s: %s. Nothing was changed.", place, (error.strerror or str(error)).lower())  # noqa: TRY400
         return SurvivedError.exit_code
 
 

@@ -135,18 +135,21 @@ class Daemon:
             return
         self._stores_at = now
         before = {store.path for store in self.stores if store.ok}
-        self.stores = self.machine.read_stores()
+        readings = self.machine.read_stores()
+        had = set(self.machine.open)
+        troubles = {}
+        if not self.dry_run:  # it makes no store, finishes no move and gives up no ballast
+            try:
+                self.machine.open_stores(readings)
+            except SurvivedError as error:
+                troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
+        self._set_problems("stores", troubles)
+        broken = self.machine.broken
+        self.stores = tuple(replace(r, ok=False, reason=broken[r.path]) if r.ok and r.path in broken else r for r in readings)
         if before != {store.path for store in self.stores if store.ok}:
             self._measure_at = 0.0  # links lead somewhere again, or nowhere any more
         if self.dry_run:
-            return  # it makes no store, finishes no move and gives up no ballast
-        had = set(self.machine.open)
-        troubles = {}
-        try:
-            self.machine.open_stores(self.stores)
-        except SurvivedError as error:
-            troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
-        self._set_problems("stores", troubles)
+            return
         self.post.use_store(self.machine)
         self.machine.ballast.lay()
         if set(self.machine.open) - had or now >= self._recover_at:
@@ -227,7 +230,7 @@ class Daemon:
         passing = any(refusal.reason in _PASSING for refusal in self.plan.refusals) or not self.plan.refusals
         if self.levels.worst() is Pressure.NORMAL and not passing:
             return 3600.0
-        quick = max(2.0, min(self.machine.rules.settle_seconds / 2, 30.0)) if passing else 60.0
+        quick = max(0.5, min(self.machine.rules.settle_seconds / 2, 30.0)) if passing else 60.0
         return max(quick, _MEASURE_SHARE * self._measured_seconds / (10.0 if passing else 1.0))
 
     # ---- act ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Machine:
     def __init__(self, settings: Settings, paths: Paths, env: Mapping[str, str], home: str, uid: int) -> None:
         self.paths, self.env, self.home, self.uid = paths, env, home, uid
         self.open: dict[str, OpenStore] = {}
+        self.broken: dict[str, str] = {}  # stores that are there, but whose database cannot be used, and why
         self._lock = threading.RLock()  # the worker opens stores too
         self.use(settings)
         self._known_path = os.path.join(paths.state_dir, "stores.json")
@@ -177,9 +178,11 @@ class Machine:
             ) from error
         try:
             database = Database(os.path.join(store.path, "state.db"), SCHEMA)
-        except SurvivedError:
+        except SurvivedError as error:
+            self.broken[store.path] = error.message
             store.close()
             raise
+        self.broken.pop(store.path, None)
         self.open[reading.path] = OpenStore(store, database, journal.Journal(database))
         if self._known.get(store.path) != store.id:
             self._known[store.path] = store.id

@@ -7,6 +7,7 @@ Idempotent: each step tolerates that it was done already, so a crash in here is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -218,8 +219,10 @@ def _prune(store: Store, relative: str) -> None:
             os.rmdir(name, dir_fd=folder_fd)
         except FileNotFoundError:
             pass
-        except OSError:  # ENOTEMPTY: somebody else's tree is below
-            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+            return  # somebody else's tree is below
         finally:
             os.close(folder_fd)
         relative = folder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.ctl import local
-from survived.ctl.look import fitting, has_colour, link_state, width
+from survived.ctl.look import fitting, has_colour, link_state, unreadable, width
 from survived.ctl.main import print_json
 from survived.errors import SurvivedError
 from survived.tell.columns import entry, painted, plain, wrap
@@ -106,7 +106,11 @@ def _disks(machine: Machine) -> Iterator[Finding]:
         yield Finding(
             "failure", "data disks", "none is configured and none was found: nothing can be moved", "Name one under [data] disks."
         )
+    broken = {store.path: store.reason for store in unreadable(machine) if store.ok}
     for store in stores:
+        if (why := broken.get(store.path)) is not None:
+            yield Finding("failure", "data disk", why)
+            continue
         if not store.ok:
             yield Finding("failure", "data disk", store.reason or f"'{store.path}' cannot be used")
             continue

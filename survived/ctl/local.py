@@ -29,7 +29,8 @@ def home() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError as error:
-        raise SurvivedError(f"Cannot find your home: HOME is not set, and uid {os.getuid()} has no account.", "Set HOME.") from error
+        why = f"HOME is not set, and uid {os.getuid()} has no account"
+        raise SurvivedError(f"Cannot find your home: {why}.", "Set HOME.") from error
 
 
 def find_paths(args: argparse.Namespace | None = None) -> Paths:

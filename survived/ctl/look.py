@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from survived.machine import Machine
-    from survived.model import CacheReading, Gauge, Observation, Plan, Pressure
+    from survived.model import CacheReading, Gauge, Observation, Plan, Pressure, StoreReading
 
 
 def width() -> int:
@@ -96,17 +96,27 @@ def judge(machine: Machine, seen: Observation) -> dict[str, tuple[Gauge, Gauge]]
 
 
 def _watch(args: argparse.Namespace) -> int:
-    sys.stdout.write("\x1b[?25l\x1b[2J")
+    """Print the status again and again until Ctrl-C, which is its right end; in place where the terminal can."""
+    in_place = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if in_place:
+        sys.stdout.write("\x1b[?25l\x1b[2J")
     try:
         while True:
+            began = time.monotonic()
             text = fitting(status.render(read_status(args), width=width(), colour=has_colour()))
-            lines = text.split("\n")[: shutil.get_terminal_size((80, 24)).lines - 1]
-            # Overwrite in place and clear what is left: no flicker.
-            sys.stdout.write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J")
+            if in_place:
+                lines = text.split("\n")[: shutil.get_terminal_size((80, 24)).lines - 1]
+                # Overwrite in place and clear what is left: no flicker.
+                sys.stdout.write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J")
+            else:
+                sys.stdout.write(text + "\n\n")
             sys.stdout.flush()
-            time.sleep(1.0)
+            time.sleep(max(1.0, 5.0 * (time.monotonic() - began)))  # without a daemon each look measures the caches
+    except KeyboardInterrupt:
+        return 0
     finally:
-        sys.stdout.write("\x1b[?25h")
+        if in_place:
+            sys.stdout.write("\x1b[?25h")
 
 
 # ---- plan ---------------------------------------------------------------------------------------------------------
@@ -270,7 +280,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print what is relocated, and whether each link still does its work."""
     machine = local.open_machine(args)
     found = machine.relocations()
-    lost = [store for store in machine.read_stores() if not store.ok and not os.path.isfile(os.path.join(store.path, "state.db"))]
+    lost = unreadable(machine)
     if args.json:
         print_json(
             {
@@ -305,6 +315,26 @@ def run_list(args: argparse.Namespace) -> int:
         print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {since}  {printable(item.source)}{note}")
         print(f"{'':<16} {'':>9}  at {printable(item.target)}")
     return SurvivedError.exit_code if lost else 0  # the list may not be all
+
+
+def unreadable(machine: Machine) -> list[StoreReading]:
+    """Return the stores whose journal cannot be read, each with the reason: what lives there is not known."""
+    from dataclasses import replace
+
+    from survived.machine import SCHEMA
+    from survived.store.database import Database
+
+    lost = []
+    for store in machine.read_stores():
+        file = os.path.join(store.path, "state.db")
+        if os.path.isfile(file):
+            try:
+                Database(file, SCHEMA, read_only=True).close()
+            except SurvivedError as error:
+                lost.append(replace(store, reason=error.message))
+        elif not store.ok:
+            lost.append(store)
+    return lost
 
 
 def link_state(source: str, target: str) -> str:

@@ -15,6 +15,14 @@ _PLAIN = (["status"], ["status", "--json"])
 
 def main() -> int:
     """Run survivectl; return the exit code."""
+    try:
+        return _run()
+    except KeyboardInterrupt:  # while the long way was still being loaded
+        print("survivectl: Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run() -> int:
     words = sys.argv[1:]
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if words in _PLAIN and os.path.isabs(runtime) and sys.stdout is not None:

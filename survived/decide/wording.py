@@ -149,7 +149,7 @@ def moved(host: str, operation: Operation, before: Filesystem | None, after: Fil
         lines.append(f"That freed {print_bytes(freed)}.")
         topic, title, undo = "relocated", f"{name} relocated, {print_bytes(freed)} freed", f"survivectl restore {word}"
     if before is not None and after is not None:
-        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}.")
+        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}, {print_bytes(after.available_bytes)} are available.")
     lines.append(f"Nothing is left to do. To undo it: {undo}")
     return _notice(topic, Level.SUCCESS, f"{host}: {title}", lines, now)
 

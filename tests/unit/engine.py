@@ -305,8 +305,8 @@ def contents(path: Path | str) -> dict[bytes, tuple[int, str]]:
     return {name: (entry.kind, entry.content) for name, entry in snapshot(path).items()}
 
 
-def nasty_tree(root: Path) -> None:
-    """Make about a dozen entries, one of each sort, below `root`."""
+def nasty_tree(root: Path, *, rest: bool = True) -> None:
+    """Make about a dozen entries, one of each sort, below `root`; `rest` waits until the first pass may trust their ctimes."""
     root.mkdir(parents=True)
     (root / "a").write_bytes(b"first" * 1000)
     (root / "empty").touch()
@@ -326,4 +326,5 @@ def nasty_tree(root: Path) -> None:
     (root / "dir/sub/same").chmod(0o4711)
     os.utime(root / "a", ns=(1, 1_234_567_890_123_456_789))
     (root / "dir/sub").chmod(0o555)
-    time.sleep(0.025)  # past the tick of the clock, so that the first pass may trust the ctimes
+    if rest:
+        time.sleep(0.025)  # past the tick of the clock

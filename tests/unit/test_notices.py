@@ -279,7 +279,7 @@ def test_a_relocation_says_what_where_and_how_to_undo() -> None:
         "'/home/alice/.cache/pip' (2.00 GiB, 3,412 files) lives at "
         "'/data1/alice/survived/trees/home/alice/.cache/pip' now, behind a link. Its path stays the same.",
         "That freed 1.00 GiB.",
-        "/ went from 93 % to 92 %.",
+        "/ went from 93 % to 92 %, 8.00 GiB are available.",
         "Nothing is left to do. To undo it: survivectl restore pip",
     ]
 
