@@ -78,7 +78,8 @@ class Daemon:
         self.signals.catch()
         self._register(self.signals.fileno(), lambda _: self.signals.drain())
         if not self.once:
-            self.control.listen()  # first of all: of two daemons the second goes before it has touched anything
+            self.machine.claim()  # first of all: of two daemons the second goes before it has touched anything
+            self.control.listen()
             self.control.register(self.selector)
         self.tick()
         self._register(self.worker.fileno(), lambda _: self.worker.collect())

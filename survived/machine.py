@@ -8,6 +8,7 @@ only writer; `read_only` views take no lock, make nothing and write nothing.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -195,6 +196,28 @@ class Machine:
         if (opened := self.open.pop(path, None)) is not None:
             with contextlib.suppress(SurvivedError, OSError):
                 opened.close()
+
+    def claim(self) -> None:
+        """Be the one daemon of this user for as long as the process lives; `SurvivedError` if there is one already."""
+        place = self.paths.lock_file
+        try:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # whoever listens there next says what is wrong with the place
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            if not isinstance(error, BlockingIOError):
+                return  # ENOLCK, ENOSYS: a filesystem without locks
+            raise SurvivedError(
+                f"Another survived is running{f' (pid {pid})' if pid else ''}.", "Ask it: survivectl status."
+            ) from error
+        with contextlib.suppress(OSError):  # ENOSPC: the number is only for the sentence above
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Close every store."""

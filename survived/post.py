@@ -43,7 +43,7 @@ class Post:
         self._stored: dict[str, Outbox] = {}  # by database: what was sent and could not be recorded is not forgotten
         self._delivery: Delivery | None = None
         self._sending = self._spare
-        self._is_told = self._is_recalled = False
+        self._is_told = self._is_recalled = self._is_forgetful = False
 
     def use_store(self, machine: Machine) -> None:
         """Keep notices in the first open store; what waited in this process goes there. Without one they stay here."""
@@ -102,8 +102,11 @@ class Post:
         if changed and self._database is not None:
             try:
                 self._database.remember(_MEMORY, json.dumps(memory.to_dict()))
+                self._is_forgetful = False
             except SurvivedError as error:
-                log.warning("%s What has been told may be told again after a restart.", error)
+                if not self._is_forgetful:
+                    log.warning("%s What has been told may be told again after a restart.", error)
+                self._is_forgetful = True
 
     def _put(self, notice: Notice) -> None:
         destinations = [destination_key(url) for url in self._machine.settings.notify_urls()]

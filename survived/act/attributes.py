@@ -14,6 +14,7 @@ from survived.model import Reason
 
 _ACL = "system.posix_acl_"
 _KEPT = ("user.", _ACL, "trusted.", "security.capability")
+_DOUBLE = "trusted.SGI_ACL_"  # how xfs shows root its ACLs a second time
 
 
 class Unkept(Exception):  # noqa: N818  not an error of ours: whoever knows the path makes the refusal of it
@@ -45,14 +46,14 @@ def give(source: int | str, copy: int | str, info: os.stat_result, *, strip: boo
 
 def drop_acls(fd: int) -> None:
     """Take away the ACLs that a directory got from the default ACL of its own folder, which would go on to all in it."""
-    for name in _list(fd):
+    for name in _list_kept(fd):
         if name.startswith(_ACL):
             os.removexattr(fd, name)
 
 
 def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> None:
-    names = [name for name in _list(source) if name.startswith(_KEPT)]
-    stale = [name for name in _list(copy) if name.startswith(_KEPT) and name not in names] if strip else []
+    names = _list_kept(source)
+    stale = [name for name in _list_kept(copy) if name not in names] if strip else []
     name = ""
     try:
         for name in names:
@@ -68,10 +69,11 @@ def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> None:
             raise
 
 
-def _list(file: int | str) -> list[str]:
+def _list_kept(file: int | str) -> list[str]:
     try:
-        return os.listxattr(file, follow_symlinks=isinstance(file, int))
+        names = os.listxattr(file, follow_symlinks=isinstance(file, int))
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
             return []
         raise
+    return [name for name in names if name.startswith(_KEPT) and not name.startswith(_DOUBLE)]

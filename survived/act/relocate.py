@@ -85,6 +85,8 @@ def relocate(
         there = fs.exists(parent_fd, os.path.basename(source))
         if there is None or not os.path.samestat(there, os.fstat(source_fd)):
             raise Refused(Reason.UNSETTLED, f"Cannot move '{source}': it was replaced while it was copied. Nothing was changed.")
+        if not os.path.samestat(os.stat(target), os.fstat(copy_fd)):  # our descriptors outlive a lazy unmount, the link would not
+            raise SurvivedError(f"Cannot move '{source}': the data disk was unmounted meanwhile. Nothing was changed.")
         _exchange(parent_fd, aside, os.path.basename(source), source)
         operation = ends.journal.advance(operation, Stage.EXCHANGED, time.time())
     return _finish(ends, operation, task)

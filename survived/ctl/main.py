@@ -79,6 +79,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help so that a failure to write it is one; argparse's own way swallows it."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         hint = f"Run {self.prog} --help."
         if message.startswith("unrecognized arguments: "):

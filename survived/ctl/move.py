@@ -41,7 +41,7 @@ def configure_relocate(parser: argparse.ArgumentParser) -> None:
 def run_relocate(args: argparse.Namespace) -> int:
     """Relocate one thing, with a progress bar on a terminal."""
     what = _absolute(args.what)
-    to = None if args.to is None else os.path.abspath(os.path.expanduser(args.to))
+    to = None if args.to is None else _absolute(f"./{args.to}" if args.to[:1] not in ("/", "~") else args.to)
     queued = local.ask_or_none("relocate", what=what, to=to)
     if queued is not None:
         return _report(args, [_follow(queued["number"], args)])
@@ -150,9 +150,13 @@ def run_recover(args: argparse.Namespace) -> int:
 
 def _absolute(word: str) -> str:
     """A path travels absolute, since the daemon has another working directory; an id stays what it is."""
-    if "/" in word or word.startswith("~") or word in (".", ".."):
+    if "/" not in word and not word.startswith("~") and word not in (".", ".."):
+        return word
+    try:
         return os.path.abspath(os.path.expanduser(word))
-    return word
+    except FileNotFoundError as error:
+        why = "the working directory is gone"
+        raise UsageError(f"Cannot find '{word}': {why}. Nothing was changed.", "Give an absolute path.") from error
 
 
 def _directly(args: argparse.Namespace, work: Callable[[Machine, Task], Operation]) -> dict[str, Any]:
@@ -209,20 +213,24 @@ def _follow(number: int, args: argparse.Namespace) -> dict[str, Any]:
     """Ask the daemon about a request until it has ended; Ctrl-C ends it, as it would without a daemon."""
     stop = threading.Event()
     with _interrupts(stop), _Bar(args) as bar:
-        told = False
+        asked_to_stop = False
         while True:
+            wants_stop = stop.is_set()
             try:
-                answer = local.ask("request", number=number, stop=stop.is_set() and not told)
+                answer = local.ask("request", number=number, stop=wants_stop and not asked_to_stop)
             except (DaemonNotRunning, UsageError) as error:
                 raise SurvivedError(
                     "The daemon ended in the middle of this. What was begun is finished or undone when it runs again.",
                     "Look at it: survivectl status.",
                 ) from error
-            told = stop.is_set()
+            asked_to_stop = wants_stop
             if answer["state"] in ("done", "failed"):
                 break
             bar.show(answer["progress"])
-            stop.wait(_POLL_SECONDS) if not told else time.sleep(_POLL_SECONDS)
+            if wants_stop:
+                time.sleep(_POLL_SECONDS)
+            else:
+                stop.wait(_POLL_SECONDS)
     if answer["state"] == "failed":
         raise _error_of(answer["error"])
     return dict(answer["result"])

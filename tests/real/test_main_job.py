@@ -117,7 +117,7 @@ def test_a_pip_cache_that_fills_the_disk_is_moved_told_and_brought_home(
     shutil.rmtree(world.run / "wheels")
     url = wheels.url("alpha")
     answer = pip(world, "download", "--no-deps", "-d", str(world.run / "wheels"), "--no-index", "--trusted-host", "127.0.0.1", url)
-    assert "Using cached alpha" in answer.stdout
+    assert "Using cached" in answer.stdout
 
     refused = world.ctl("restore", "pip", "--json")
     assert (refused.rc, refused.json["error"]["reason"]) == (4, "would_fill")

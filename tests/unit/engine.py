@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import stat
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SWIFT = Care(settle_seconds=0.0, patience_seconds=1.0)
 ORDINARY = 12345
+NOT_OF_THE_TREE = ("security.selinux", "trusted.SGI_ACL_")  # the second: how xfs shows root its ACLs a second time
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,6 +58,21 @@ def remove(path: Path | str) -> None:
     """Remove a tree of any depth, with directories that nobody may write."""
     subprocess.run(["chmod", "-R", "u+rwX", path], check=False, capture_output=True)
     subprocess.run(["rm", "-rf", path], check=True)
+
+
+class HookedTask(tasks.Task):
+    """A task that calls `hook` when it first enters a phase."""
+
+    def __init__(self, phase: str, hook: Callable[[], object]) -> None:
+        super().__init__(threading.Event())
+        self._hooked, self._hook = phase, hook
+
+    def enter(self, phase: str) -> None:
+        """Enter a phase."""
+        super().enter(phase)
+        if phase == self._hooked:
+            self._hooked = ""
+            self._hook()
 
 
 @contextmanager
@@ -196,8 +213,8 @@ def _describe(path: str, info: os.stat_result) -> Entry:
         content, data = _read(path, info)
     elif kind == stat.S_IFLNK:
         content = os.readlink(path)
-    names = sorted(os.listxattr(path, follow_symlinks=False))
-    xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names if name != "security.selinux")
+    names = [name for name in sorted(os.listxattr(path, follow_symlinks=False)) if not name.startswith(NOT_OF_THE_TREE)]
+    xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
     owner = (info.st_uid, info.st_gid)
     return Entry(kind, stat.S_IMODE(info.st_mode), owner, info.st_mtime_ns, xattrs, content, data, frozenset())
 
@@ -269,6 +286,7 @@ def child(*acts: Callable[[], object]) -> Iterator[Callable[[], None]]:
 def as_ordinary_user(work: Callable[[], object]) -> str:
     """Run `work` in a child that is no root (uid 12345, if we are) and return str() of what it returns, or of its error."""
     told, tell = os.pipe()
+    codecs.lookup("ascii")  # codecs are loaded at their first use, from where an ordinary user may not read
     pid = os.fork()
     if pid == 0:
         try:

@@ -37,37 +37,37 @@ MOST = 400
 
 
 class Saboteur:
-    """Counts the calls of this process and spoils the n-th."""
+    """Counts the calls of this process and spoils the n-th, and with `lasting` all after it."""
 
-    def __init__(self, number: int, error: int) -> None:
-        self.left, self.error, self.struck = number, error, ""
+    def __init__(self, number: int, error: int, *, lasting: bool = False) -> None:
+        self.left, self.error, self.lasting = number, error, lasting
 
     def wrap(self, owner: Any, name: str) -> None:
         """Put a counter before one call."""
         real: Callable[..., Any] = getattr(owner, name)
+
         def call(*arguments: Any, **named: Any) -> Any:
             if name == "open" and not (len(arguments) > 1 and arguments[1] & os.O_CREAT):
                 return real(*arguments, **named)
             if name == "execute" and arguments[1].startswith("SELECT"):
                 return real(*arguments, **named)
             self.left -= 1
-            if self.left == 0:
-                self.strike(owner, name)
+            if self.left == 0 or (self.lasting and self.left < 0):
+                self.strike(owner)
             return real(*arguments, **named)
 
         setattr(owner, name, call)
 
-    def strike(self, owner: Any, name: str) -> None:
+    def strike(self, owner: Any) -> None:
         """Die, or fail."""
         if self.error == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.struck = name
         if owner is Database:
             raise SurvivedError(f"Cannot write 'state.db': {os.strerror(self.error)}.")
         raise OSError(self.error, os.strerror(self.error))
 
 
-def in_child(rig: Rig, act: Callable[[Rig], object], number: int, error: int) -> int:
+def in_child(rig: Rig, act: Callable[[Rig], object], number: int, error: int, *, lasting: bool = False) -> int:
     """Run `act` on a store of its own in a child whose n-th call is spoilt; return how it ended, -9 if it was killed."""
     pid = os.fork()
     if pid:
@@ -75,7 +75,7 @@ def in_child(rig: Rig, act: Callable[[Rig], object], number: int, error: int) ->
     code = UNTOLD
     try:
         rig.open()
-        saboteur = Saboteur(number, error)
+        saboteur = Saboteur(number, error, lasting=lasting)
         for owner, name in CALLS:
             saboteur.wrap(owner, name)
         try:
@@ -97,7 +97,7 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     kernel has. They are counted like all calls.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(transfer, "find_holders", lambda paths, **_: {path: () for path in paths})
+        patch.setattr(transfer, "find_holders", lambda paths, **_: dict.fromkeys(paths, ()))
         patch.setattr(recover, "holders_of", lambda _: ())
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(fs, "sync_filesystem", lambda _: None)
@@ -164,20 +164,21 @@ def test_killed_at_every_step(template: Rig, verb: Verb) -> None:
     assert number > 60
 
 
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
 @pytest.mark.parametrize("verb", Verb)
-def test_failing_at_every_step(template: Rig, verb: Verb, error: int) -> None:
-    """Each single call fails once: one sentence and no traceback, the path is whole, and clean after the next start."""
+def test_failing_at_every_step(template: Rig, verb: Verb, error: int, lasting: bool) -> None:
+    """Each single call fails, or all from it on: one sentence, the path is whole, and clean after the next start."""
     began = time.monotonic()
     for number in range(1, MOST):
         rig = fresh_rig(template, verb)
         before = snapshot(rig.source)
-        ended = in_child(rig, act_of(verb), number, error)
+        ended = in_child(rig, act_of(verb), number, error, lasting=lasting)
         assert ended in (FINISHED, TOLD), number
         check_aftermath(rig, before, verb, number)
         if ended == FINISHED:
             break
-    print(f"{verb}, {errno.errorcode[error]}: {number - 1} failures in {time.monotonic() - began:.1f} s")
+    print(f"{verb}, {errno.errorcode[error]}{', lasting' * lasting}: {number - 1} failures in {time.monotonic() - began:.1f} s")
     assert ended == FINISHED
     assert number > 60
 
@@ -248,6 +249,7 @@ def test_a_real_writer_that_outlives_us(tmp_path: Path) -> None:
             ended, _ = recover.recover_all(rig.ends.store, rig.ends.journal)
             assert [operation.stage for operation in ended] == [Stage.EXCHANGED]
             step()
-        ended, _ = recover.recover_all(rig.ends.store, rig.reopen().ends.journal)
+        rig.reopen()
+        ended, _ = recover.recover_all(rig.ends.store, rig.ends.journal)
         assert [operation.stage for operation in ended] == [Stage.DONE]
         assert (rig.source / "a").read_bytes().endswith(b"late")
