@@ -119,7 +119,9 @@ class Requests:
     def do_pause(self, seconds: float | None = None) -> dict[str, Any]:
         """Move nothing by itself for so long, or until `resume`."""
         if seconds is not None and not 0 <= seconds <= _LONGEST_PAUSE:
-            raise UsageError("Cannot pause for so long: ten years are the most. Nothing was changed.", "Until you say so: survivectl pause.")
+            raise UsageError(
+                "Cannot pause for so long: ten years are the most. Nothing was changed.", "Until you say so: survivectl pause."
+            )
         self._daemon.paused_until = float("inf") if seconds is None else time.time() + seconds
         return {"paused": True, "seconds": seconds}
 

@@ -4,7 +4,8 @@ One faithful pass from a live tree to a staging tree; passes repeat until one fi
 What a file was when it was copied is remembered as a 64-bit hash of its path, inode, size, mtime and ctime, so that
 a later pass knows what changed, even when size and mtime were put back; the ctime cannot be. A million files are 8 MB.
 What changed since the pass began is not remembered but copied again by the next one, for two changes in one tick of a
-coarse clock have one ctime, and so have all writes to a mapped page until it is written back (hence the sync before).
+coarse clock have one ctime. So have all writes to a mapped page until it is written back: whoever calls a pass while
+somebody holds the source syncs it first.
 Preserved: mode, owner, times to the nanosecond, xattrs and with them ACLs, hard links inside the tree, holes, and
 names of any bytes. What cannot be preserved is refused, never dropped.
 """
@@ -20,6 +21,7 @@ from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from survived.act import fs
 from survived.act.attributes import Unkept, drop_acls, give
@@ -68,21 +70,44 @@ class TreeCopy:
         self._fresh_ns = 0
         self._links: dict[int, tuple[int, str, int]] = {}  # inode: (the copy's inode, its path, links seen)
         self._no_atime = os.O_NOATIME
+        self._part, self._parts = 0, 1  # which share of the files is ours, by inode
+        self._only_directories = False
+
+    def run_share(self, part: int, parts: int) -> Pass:
+        """Copy one share of the files, in a first pass that several processes do together; `complete` ends it."""
+        self._inherits = False  # whoever shares has prepared the root
+        self._part, self._parts = part, parts
+        found = Pass(began_ns=time.time_ns())
+        self._fresh_ns = found.began_ns - TICK_NS
+        self._directory(self._source_fd, self._copy_fd, "", found)
+        self._part, self._parts = 0, 1
+        return found
+
+    def complete(self, found: Pass, others: array[int]) -> Pass:
+        """End a first pass that was shared: give the directories their metadata, and know what the others copied."""
+        self._only_directories = True
+        try:
+            self._directory(self._source_fd, self._copy_fd, "", found)
+        finally:
+            self._only_directories = False
+        found.signatures.extend(others)
+        found.signatures = array("Q", sorted(found.signatures))
+        self._known, self._first, self._inherits = found.signatures, False, False
+        return found
 
     def run_pass(self) -> Pass:
         """Copy what differs, remove what is gone; the result's `copied` counts both."""
         found = Pass(began_ns=time.time_ns())
         self._fresh_ns = found.began_ns - TICK_NS
-        with contextlib.suppress(OSError):  # a write that others lost, on a disk that is not ours to mend
-            fs.sync_filesystem(self._source_fd)
         self._links = {}
-        self._prepare_root()
+        self.prepare_root()
         self._directory(self._source_fd, self._copy_fd, "", found)
         found.signatures = array("Q", sorted(found.signatures))
         self._known, self._first = found.signatures, False
         return found
 
-    def _prepare_root(self) -> None:
+    def prepare_root(self) -> None:
+        """Make the copy's root ready to be written below, once before each pass."""
         if not self._first:
             if os.fstat(self._copy_fd).st_mode & 0o700 != 0o700:
                 os.fchmod(self._copy_fd, 0o700)
@@ -133,9 +158,12 @@ class TreeCopy:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(name)
                     self._make_directory(copy_fd, name, found)
-                else:
+                elif self._is_ours(entry):
                     try:
-                        self._entry(source_fd, copy_fd, path, name, found)
+                        if self._first and entry.is_file(follow_symlinks=False):
+                            self._fresh_file(source_fd, copy_fd, path, name, found)
+                        else:
+                            self._entry(source_fd, copy_fd, path, name, found)
                     except (FileNotFoundError, FileExistsError):  # gone, or listed twice since it was made anew
                         found.copied += 1
         if not self._first:
@@ -145,6 +173,10 @@ class TreeCopy:
                 fs.remove_tree(copy_fd, name, lambda _: self._tick(0, 0))
                 found.copied += 1
         return below
+
+    def _is_ours(self, entry: os.DirEntry[str]) -> bool:
+        # Neighbours in a directory often have neighbouring inodes; blocks of 64 keep each process in its own.
+        return not self._only_directories and (self._parts == 1 or (entry.inode() >> 6) % self._parts == self._part)
 
     def _make_directory(self, copy_fd: int, name: str, found: Pass) -> None:
         try:
@@ -162,6 +194,8 @@ class TreeCopy:
 
     def _finish_directory(self, source_fd: int, copy_fd: int, path: str, found: Pass) -> None:
         """Give the copy of a directory its metadata, after everything below it is done."""
+        if self._parts > 1:  # the others may still be at work in it
+            return
         info = os.fstat(source_fd)
         if fs.is_fixed(source_fd):
             raise self._refuse(Reason.IMMUTABLE, path, "it is immutable or append-only (chattr)")
@@ -190,7 +224,8 @@ class TreeCopy:
         ctime = info.st_ctime_ns
         if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
             found.source_mark_ns = max(found.source_mark_ns, ctime)
-        signature = hash((path, info.st_ino, info.st_size, info.st_mtime_ns, ctime)) & 0xFFFF_FFFF_FFFF_FFFF
+        # Of numbers alone, since the hash of a text differs from process to process.
+        signature = hash((crc32(os.fsencode(path)), info.st_ino, info.st_size, info.st_mtime_ns, ctime)) & 0xFFFF_FFFF_FFFF_FFFF
         if ctime < self._fresh_ns or ctime > time.time_ns() + _FUTURE_NS:
             found.signatures.append(signature)
         known = self._known

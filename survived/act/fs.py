@@ -124,6 +124,11 @@ def set_idle_io() -> None:
         _libc.syscall(_IOPRIO_SET, 1, 0, _IOPRIO_IDLE)
 
 
+def die_with_parent() -> None:
+    """Have the calling process killed when the thread that started it ends (PR_SET_PDEATHSIG), even by kill -9."""
+    _libc.prctl(1, 9, 0, 0, 0)
+
+
 def is_fixed(fd: int) -> bool:
     """Tell whether the inode is immutable or append-only (chattr +i, +a); False where the filesystem has no flags."""
     try:

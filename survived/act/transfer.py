@@ -6,6 +6,7 @@ Leaves the tool's own lock held, where the tool has one, so that the caller can 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -13,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from survived.act import fs
+from survived.act import fs, pair
 from survived.act.comparing import same_content
 from survived.act.copying import TICK_NS, Pass, TreeCopy
 from survived.errors import Refused, SurvivedError
@@ -22,8 +23,6 @@ from survived.observe.holders import find_holders
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
-    import contextlib
-
     from survived.act.task import Task
 
 
@@ -59,8 +58,13 @@ def copy_settled(
     which the caller removes the copy; whatever the copy's filesystem says comes as OSError.
     """
     copy = TreeCopy(source_fd, copy_fd, source, task.tick)
+    holders = holders_of(source, lock)
+    _write_back(source_fd, holders)
     task.enter("copy")
-    found = copy.run_pass()
+    if task.files_total >= pair.WORTH_FILES:
+        found = pair.first_pass(copy, source, source_fd, copy_fd, task.tick)
+    else:
+        found = copy.run_pass()
     task.enter("settle")
     deadline = time.monotonic() + care.patience_seconds
     locked = lock is None
@@ -72,6 +76,7 @@ def copy_settled(
         task.enter("settle")
         time.sleep(TICK_NS / 1e9)
         locked = locked or _take_lock(source_fd, str(lock), locks)
+        _write_back(source_fd, holders)
         found = copy.run_pass()
         quiet = time.time() - found.source_mark_ns / 1e9
         holders = holders_of(source, lock)
@@ -91,6 +96,13 @@ def copy_settled(
             raise _impatient(source, holders, locked, care)
         missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
         task.wait(min(missing + 0.02, max(0.0, deadline - time.monotonic()), 5.0))
+
+
+def _write_back(source_fd: int, holders: tuple[Holder, ...]) -> None:
+    """Where somebody may have pages mapped, write them back, so that the next write to each gives the file a new ctime."""
+    if holders:
+        with contextlib.suppress(OSError):  # a write that others lost, on a disk that is not ours to mend
+            fs.sync_filesystem(source_fd)
 
 
 def _impatient(source: str, holders: tuple[Holder, ...], locked: bool, care: Care) -> Refused:

@@ -165,6 +165,14 @@ def test_the_second_of_two_daemons_ends_with_a_sentence(world: World) -> None:
     assert world.status()["daemon"]["pid"] == first
 
 
+def test_a_second_daemon_ends_though_the_socket_of_the_first_is_gone(world: World) -> None:
+    """As in the instant between two starts, or after somebody tidied the runtime directory: the lock file decides."""
+    first = world.start()
+    (world.run / "survived/control.sock").unlink()
+    assert world.spawn().wait(10) == 1
+    assert f"Another survived is running (pid {first})" in world.log().splitlines()[-1]
+
+
 def test_of_daemons_that_start_in_the_same_instant_one_stays(world: World) -> None:
     """Whoever comes first, though a stale socket lies there: exactly one stays and can be asked."""
     for _ in range(3):

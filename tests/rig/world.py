@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from survived.store.journal import Journal
 from survived.tell.control import ControlClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from survived.model import Operation
     from tests.rig.disks import Disk
@@ -252,11 +252,3 @@ def read_journal(store: Path, read: Callable[[Journal], tuple[T, ...]]) -> tuple
             if time.monotonic() > end:
                 raise
         time.sleep(0.02)
-
-
-@contextmanager
-def paused(world: World) -> Iterator[None]:
-    """Let the daemon move nothing meanwhile."""
-    world.ask("pause")
-    yield
-    world.ask("resume")
