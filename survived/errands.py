@@ -47,7 +47,7 @@ def find_cache(machine: Machine, word: str) -> Cache:
 
 
 def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
-    """Return a relocated path, with its store, by cache id or path. `UsageError` if it is not relocated, `Refused` if out of reach."""
+    """Return a relocated path and its store by cache id or path. `UsageError` if it is not relocated, `Refused` if out of reach."""
     moved = machine.relocations()
     cache = find_cache(machine, word)
     for store, item in moved:
@@ -58,7 +58,9 @@ def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
         lost = next((r for r in machine.read_stores() if not r.ok and target.startswith(r.path + "/")), None)
         why = sentence(lost.reason or "its disk cannot be used") if lost else "no data disk knows of it."
         raise Refused(
-            Reason.NO_STORE, f"Cannot restore '{cache.path}': it is a link to '{target}', and {why} Nothing was changed.", "Run survivectl check."
+            Reason.NO_STORE,
+            f"Cannot restore '{cache.path}': it is a link to '{target}', and {why} Nothing was changed.",
+            "Run survivectl check.",
         )
     hint = f"Relocated are: {', '.join(item.cache_id for _, item in moved)}." if moved else "Nothing is relocated."
     raise UsageError(f"Cannot restore '{word}': it is not relocated.", hint)
@@ -84,11 +86,20 @@ def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = Non
     reading = _choose_store(machine, cache, size, readings, to)
     ends = machine.ends(machine.open_store(reading))
     return engine.relocate(
-        ends, cache.id, cache.path, size=size, keep_free=machine.rules.keep_free, lock=cache.lock, care=care_for(machine, asked=asked), task=task
+        ends,
+        cache.id,
+        cache.path,
+        size=size,
+        keep_free=machine.rules.keep_free,
+        lock=cache.lock,
+        care=care_for(machine, asked=asked),
+        task=task,
     )
 
 
-def _choose_store(machine: Machine, cache: Cache, size: TreeSize, readings: tuple[StoreReading, ...], to: str | None) -> StoreReading:
+def _choose_store(
+    machine: Machine, cache: Cache, size: TreeSize, readings: tuple[StoreReading, ...], to: str | None
+) -> StoreReading:
     if to is not None:
         wanted = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(to)))
         for reading in readings:
@@ -106,7 +117,10 @@ def _choose_store(machine: Machine, cache: Cache, size: TreeSize, readings: tupl
     chosen = find_store(CacheReading(cache, 0.0, CacheState.HOME, size, device), readings, machine.rules)
     if chosen is not None:
         return chosen
-    why = "; ".join(r.reason or f"'{r.path}' has {print_bytes(r.available_bytes)} available" for r in readings) or "no data disk was found"
+    why = (
+        "; ".join(r.reason or f"'{r.path}' has {print_bytes(r.available_bytes)} available" for r in readings)
+        or "no data disk was found"
+    )
     full = any(reading.ok for reading in readings)
     raise Refused(
         Reason.NO_ROOM if full else Reason.NO_STORE,
@@ -128,10 +142,8 @@ def restore(machine: Machine, store_path: str, item: Relocation, task: Task, *, 
     except (FileNotFoundError, NotADirectoryError):
         size = TreeSize()
     lock = next((cache.lock for cache in machine.caches if cache.path == item.source), None)
-    return engine.restore(
-        machine.ends(opened), item, high=machine.rules.bytes_marks.high, forced=forced, lock=lock, care=care_for(machine, asked=True),
-        task=task, size=size,
-    )  # fmt: skip
+    care, high = care_for(machine, asked=True), machine.rules.bytes_marks.high
+    return engine.restore(machine.ends(opened), item, high=high, forced=forced, lock=lock, care=care, task=task, size=size)
 
 
 def recover(machine: Machine) -> tuple[list[Operation], list[NeedsPerson]]:
@@ -142,7 +154,9 @@ def recover(machine: Machine) -> tuple[list[Operation], list[NeedsPerson]]:
         try:
             done, asked = recovery.recover_all(opened.store, opened.journal)
         except OSError as error:
-            raise SurvivedError(f"Cannot recover in '{path}': {(error.strerror or str(error)).lower()}. It is tried again.") from error
+            raise SurvivedError(
+                f"Cannot recover in '{path}': {(error.strerror or str(error)).lower()}. It is tried again."
+            ) from error
         ended += done
         puzzles += asked
     return ended, puzzles

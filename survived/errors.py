@@ -14,7 +14,10 @@ A message reads `Cannot <verb> '<path>': <why>. <What we did about it>.`; `hint`
 
 from __future__ import annotations
 
-from survived.terms import Reason
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from survived.terms import Reason
 
 
 class SurvivedError(Exception):

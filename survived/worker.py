@@ -89,5 +89,3 @@ class Worker:
         """End a job that only looks, to make room for one that acts."""
         if self.job is not None and self.job.name == "measuring":
             self.job.task.stop.set()
-
-

@@ -49,6 +49,8 @@ def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: 
         child.kill()
         child.wait()
         listener.join()
+        if child.stdout is not None:
+            child.stdout.close()
     if "error" in heard:
         raise _rebuilt(heard["error"])
     if "signatures" not in heard:

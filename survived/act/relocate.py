@@ -81,7 +81,7 @@ def relocate(
         )  # fmt: skip
         parent_fd = open_things.enter_context(fs.opened(os.path.dirname(source), follow=True))
         aside = ends.store.aside(operation.id)
-        ends.ballast.with_room(lambda: os.symlink(target, aside, dir_fd=parent_fd), parent_fd)
+        _prepare_link(ends.ballast, target, aside, parent_fd, source)
         there = fs.exists(parent_fd, os.path.basename(source))
         if there is None or not os.path.samestat(there, os.fstat(source_fd)):
             raise Refused(Reason.UNSETTLED, f"Cannot move '{source}': it was replaced while it was copied. Nothing was changed.")
@@ -198,6 +198,20 @@ def _explain(error: OSError, operation: Operation) -> str:
         errno.ENODEV: f"{where} is gone",
     }
     return known.get(error.errno or 0, (error.strerror or str(error)).lower())
+
+
+def _prepare_link(ballast: Ballast, target: str, aside: str, parent_fd: int, source: str) -> None:
+    try:
+        ballast.with_room(lambda: os.symlink(target, aside, dir_fd=parent_fd), parent_fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(
+            Reason.NO_INODE,
+            f"Cannot move '{source}': its filesystem has no inode or block left for the link, and there is no ballast to give up. "
+            "Nothing was changed.",
+            "Remove any one file there; then it goes on by itself.",
+        ) from error
 
 
 def _exchange(parent_fd: int, aside: str, name: str, source: str) -> None:

@@ -91,11 +91,8 @@ def _filesystems(machine: Machine) -> Iterator[Finding]:
             yield Finding("failure", fs.mount, trouble, "Correct [watch] in the configuration.")
             continue
         marks = machine.rules.bytes_marks
-        yield Finding(
-            "ok",
-            fs.mount,
-            f"{print_share(fs.usage)} full, high is {print_mark(marks.high)}, low {print_mark(marks.low)}, flood {print_mark(marks.flood)}",
-        )
+        names = ", ".join(f"{name} {print_mark(getattr(marks, name))}" for name in ("low", "flood"))
+        yield Finding("ok", fs.mount, f"{print_share(fs.usage)} full, high is {print_mark(marks.high)}, {names}")
         if fs.fstype.startswith("nfs"):
             yield Finding("warning", fs.mount, f"is {fs.fstype}, on which a directory and a link cannot be exchanged in one step")
 
@@ -119,7 +116,7 @@ def _disks(machine: Machine) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "data disk",
-                f"'{open_to}' is writable for everybody without the sticky bit: anybody could put another directory in the store's place",
+                f"'{open_to}' is writable for everybody and not sticky: anybody could put another directory in the store's place",
                 f"Ask the admin for: chmod +t {open_to}",
             )
     unused = [path for path, _ in machine.relocations() if path not in {store.path for store in stores}]

@@ -136,9 +136,7 @@ class Play:
         target = os.readlink(self._cache)
         self._screen.say(f"~/.cache/pip → {target}")
         self._hold(0.5)
-        status = self._wait(
-            "removing the old copy", lambda status: _pip(status)["target"] == target and status["move"] is None
-        )
+        status = self._wait("removing the old copy", lambda status: _pip(status)["target"] == target and status["move"] is None)
         self._facts["move"] = {"target": target, "size_bytes": _pip(status)["size_bytes"]}
 
     def _follow(self) -> None:
@@ -266,9 +264,7 @@ def _digest(top: str) -> str:
             path = os.path.join(folder, name)
             found = os.stat(path)
             where = os.path.relpath(path, os.path.realpath(top))
-            total.update(
-                f"{where}\0{found.st_mode}\0{found.st_uid}\0{found.st_mtime_ns}\0".encode(errors="surrogateescape")
-            )
+            total.update(f"{where}\0{found.st_mode}\0{found.st_uid}\0{found.st_mtime_ns}\0".encode(errors="surrogateescape"))
             if name:
                 with open(path, "rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())

@@ -74,18 +74,14 @@ def find_place() -> tuple[str, bool]:
     for folder in (tempfile.gettempdir(), "/dev/shm", os.environ.get("XDG_RUNTIME_DIR")):  # noqa: S108  mkdtemp is safe there
         with contextlib.suppress(OSError):  # `/` may be full: that is what brings people here
             return tempfile.mkdtemp(prefix="survived-", dir=folder or None), True
-    raise SurvivedError(
-        "Cannot make a sandbox: no temporary directory can be written. Nothing was started.", "Set TMPDIR."
-    )
+    raise SurvivedError("Cannot make a sandbox: no temporary directory can be written. Nothing was started.", "Set TMPDIR.")
 
 
 def may_unshare(place: str) -> bool:
     """Tell by trying whether a namespace of our own can be made and a tmpfs mounted in it: many a system forbids one of them."""
     try:
         return (
-            subprocess.run(
-                (*_UNSHARE, *_mount(place, MIB)), capture_output=True, timeout=10, stdin=subprocess.DEVNULL
-            ).returncode
+            subprocess.run((*_UNSHARE, *_mount(place, MIB)), capture_output=True, timeout=10, stdin=subprocess.DEVNULL).returncode
             == 0
         )
     except (OSError, subprocess.SubprocessError):
@@ -136,9 +132,7 @@ class Sandbox:
             os.makedirs(place, 0o700, exist_ok=True)
             done = subprocess.run(_mount(place, size), capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SurvivedError(
-                    f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace."
-                )
+                raise SurvivedError(f"Cannot mount '{place}': {done.stderr.strip()}. Nothing was started.", "Add --no-namespace.")
         high, low, flood = (f"{size * 100 // ROOT_BYTES}%" for size in (HIGH_BYTES, LOW_BYTES, FLOOD_BYTES))
         return cls(root, data, (high, low, flood), _available(root), in_namespace=True)
 
@@ -219,9 +213,7 @@ class Sandbox:
         ):
             os.makedirs(place, mode=0o700, exist_ok=True)
         high, low, flood = self.marks
-        root, disk, url = (
-            json.dumps(value) for value in (self.root, self.disk, self.mailbox.url)
-        )  # quoted as TOML does
+        root, disk, url = (json.dumps(value) for value in (self.root, self.disk, self.mailbox.url))  # quoted as TOML does
         text = _CONFIG.format(root=root, high=high, low=low, flood=flood, disk=disk, url=url)
         with open(self.config, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(text)

@@ -33,9 +33,7 @@ class Screen:
     patience = 0.0
     """How many of the seconds that a person needs to read are given."""
 
-    def __init__(
-        self, begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False
-    ) -> None:
+    def __init__(self, begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False) -> None:
         self._begin, self._span, self._marks, self._whole = begin, span, marks, whole
         self._number, self._silent, self._shown = first, silent, -1
         self._last_bar = ""
@@ -140,17 +138,13 @@ class LiveScreen(Screen):
         turning = "|/-\\"[int(seconds * 8) % 4]
         doing = f"{_INDENT}{turning} {self._doing}" if self._doing else ""
         bar = f"{self._bar}\n" if self._bar != self._last_bar else ""
-        return Text.assemble(
-            (encodable(bar), self._tint), (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True
-        )
+        return Text.assemble((encodable(bar), self._tint), (encodable(f"{doing[:68]:<68}{seconds:6.1f} s"), "dim"), no_wrap=True)
 
     def _print(self, text: str, style: str) -> None:
         self._console.print(encodable(text), style=style or None)
 
 
-def open_screen(
-    begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False
-) -> Screen:
+def open_screen(begin: int, span: int, marks: tuple[int, int], *, whole: bool, first: int = 1, silent: bool = False) -> Screen:
     """Return the screen that stdout is good for."""
     live = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb") and not silent
     return (LiveScreen if live else Screen)(begin, span, marks, whole=whole, first=first, silent=silent)

@@ -27,6 +27,8 @@ _FAR_SECONDS = 365 * 86400.0
 _SHORTEST = 1.0
 _LONGEST = 60.0
 _STANDING = 10.0  # longest wait for a disk that stands still a short burst below its next mark
+_SHORTEST_QUIET = 2.0
+_BURST = 150e6  # bytes a second that an unpacking job writes to a good disk
 _NEAR = 0.01
 _NOTABLE = 0.0002  # of the total (86 MB on 431 GB): below it a log file ticks over and nothing "changes"
 _HALF_LIFE = 3600.0
@@ -106,7 +108,8 @@ def next_wait(filesystems: Iterable[Filesystem], rules: Rules, rates: Mapping[st
 
     A quarter of what the fastest seen rate needs to the next mark; 1 s at or above high and within 1 % of a mark. What
     stands still is left alone for longer and longer (a quarter of the time it has stood), up to 10 s where a burst
-    could reach the next mark soon and 60 s elsewhere: a disk that stays at 95 % for days costs next to nothing.
+    could reach the next mark soon and 60 s elsewhere: a disk that stays at 95 % for days costs next to nothing. And
+    below high never longer than a burst on a fast disk would take to reach it, since no burst announces itself.
     `rates` is by mount, from `follow`; an unknown filesystem is looked at again at once.
     """
     return min((_wait(fs, rules, rates.get(fs.mount), now) for fs in filesystems), default=_LONGEST)
@@ -130,7 +133,14 @@ def _wait(fs: Filesystem, rules: Rules, rate: Rate | None, now: float) -> float:
         quick = _SHORTEST if near else seconds / 4
         patient = min(max(0.0, now - rate.changed) / 4, max(_STANDING, seconds / 4))
         wait = min(wait, max(quick, patient))
+    if (headroom := _bytes_below_high(fs, rules)) > 0:
+        wait = min(wait, max(_SHORTEST_QUIET, headroom / _BURST))
     return max(_SHORTEST, wait)
+
+
+def _bytes_below_high(fs: Filesystem, rules: Rules) -> float:
+    total = fs.used_bytes + fs.available_bytes
+    return rules.bytes_marks.high.as_usage(total) * total - fs.used_bytes
 
 
 def _since_last_drop(samples: Sequence[Sample]) -> Sequence[Sample]:

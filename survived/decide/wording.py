@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 _TITLE = 70
 _LISTED = 5
+_MOUNT = 24  # of a longer mount point its end names it
 _YOURSELF = frozenset({Reason.NOT_OPTED_IN, Reason.REPORT_ONLY, Reason.TOO_SMALL})
+_PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED})
 _BY_HAND = "du -xh --max-depth=2 ~ | sort -h | tail"
 
 
@@ -96,6 +98,10 @@ def pressure(
         lines.append("Nothing is left for you to do. To hold it: survivectl pause 1h. To undo a move: survivectl restore ID")
     elif any(refusal.reason is Reason.PAUSED and refusal.cache_id in here for refusal in plan.refusals):
         lines.append("Nothing is moved, because moving is paused. To go on: survivectl resume")
+    elif waiting := [r for r in plan.refusals if r.cache_id in here and r.reason in _PASSING]:
+        named = "; ".join(f"{refusal.cache_id}: {refusal.text}" for refusal in waiting[:_LISTED])
+        lines.append(f"Waiting for what could be moved: {named}.")
+        lines.append("It follows by itself. To see all: survivectl plan")
     else:
         lines.append("Nothing can be moved at the moment. To see why: survivectl plan")
     level = Level.FAILURE if state is Pressure.FLOOD else Level.WARNING
@@ -149,7 +155,8 @@ def moved(host: str, operation: Operation, before: Filesystem | None, after: Fil
         lines.append(f"That freed {print_bytes(freed)}.")
         topic, title, undo = "relocated", f"{name} relocated, {print_bytes(freed)} freed", f"survivectl restore {word}"
     if before is not None and after is not None:
-        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}, {print_bytes(after.available_bytes)} are available.")
+        left = print_bytes(after.available_bytes)
+        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}, {left} are available.")
     lines.append(f"Nothing is left to do. To undo it: {undo}")
     return _notice(topic, Level.SUCCESS, f"{host}: {title}", lines, now)
 
@@ -198,9 +205,10 @@ def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Noti
 
 
 def _standing(full: Fullness) -> str:
+    mount = full.fs.mount if len(full.fs.mount) <= _MOUNT else f"…{full.fs.mount[-_MOUNT:]}"
     if full.quantity == "bytes":
-        return f"{full.fs.mount} is at {print_share(full.usage)}"
-    return f"{full.fs.mount} has {print_share(full.usage)} of its inodes in use"
+        return f"{mount} is at {print_share(full.usage)}"
+    return f"{mount} has {print_share(full.usage)} of its inodes in use"
 
 
 def _readings(fs: Filesystem, observation: Observation) -> list[CacheReading]:

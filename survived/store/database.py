@@ -34,8 +34,8 @@ class Database:
     def __init__(self, path: str, schema: Sequence[str], *, read_only: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
-        # mode=ro still finds a hot journal that only a writer may roll back; that case is reported as an error.
-        uri = f"file:{_quoted(path)}?mode={'ro' if read_only else 'rwc'}"
+        # Not mode=ro for a reader: after a crash it is the first to open the file that has to roll its journal back.
+        uri = f"file:{_quoted(path)}?mode={'rw' if read_only else 'rwc'}"
         try:
             self.connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=5.0)
         except sqlite3.Error as error:

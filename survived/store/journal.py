@@ -74,9 +74,7 @@ class Journal:
             if stage is Stage.EXCHANGED and operation.verb is Verb.RESTORE:
                 self._database.execute("DELETE FROM relocated WHERE source=?", (source,))
             if stage is Stage.UNDONE and operation.verb is Verb.RELOCATE:
-                self._database.execute(
-                    "DELETE FROM relocated WHERE source=? AND target=?", (source, os.fsencode(operation.target))
-                )
+                self._database.execute("DELETE FROM relocated WHERE source=? AND target=?", (source, os.fsencode(operation.target)))
         return after
 
     def open_operations(self) -> tuple[Operation, ...]:

@@ -216,9 +216,7 @@ class Terminal:
         self.output = ""
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            os.execve(
-                sys.executable, [sys.executable, *DEMO, *words], environment(stage, TERM="xterm-256color", COLUMNS="80")
-            )
+            os.execve(sys.executable, [sys.executable, *DEMO, *words], environment(stage, TERM="xterm-256color", COLUMNS="80"))
 
     def read_until(self, word: str) -> None:
         """Read until the demo shows a word, or its end."""

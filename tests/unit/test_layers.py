@@ -14,7 +14,15 @@ import survived
 HOUSE = Path(survived.__file__).parent
 WORDS = {"terms", "model", "errors", "units"}
 ROOMS = {*WORDS, "settings", "observe", "decide", "store", "act", "offline", "tell"}
-SHARED = {"machine", "errands", "growth", "levels", "post", "signals", "worker"}  # what the daemon and survivectl do alike, above the rooms
+SHARED = {
+    "machine",
+    "errands",
+    "growth",
+    "levels",
+    "post",
+    "signals",
+    "worker",
+}  # what the daemon and survivectl do alike, above the rooms
 EVERYTHING = {*ROOMS, *SHARED, "ctl", "daemon", "requests"}
 MAY_IMPORT = {
     "terms": WORDS,

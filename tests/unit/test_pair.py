@@ -58,7 +58,7 @@ def test_what_two_copy_is_what_one_copies(rig: Rig) -> None:
 
 def test_what_either_refuses_is_refused(rig: Rig) -> None:
     """A file that cannot be kept faithfully is refused whichever process meets it, and nothing is left."""
-    fill(rig.source, folders=2)
+    fill(rig.source, folders=4)
     before = engine.snapshot(rig.source)
     for number in range(6):  # some fall to the one, some to the other
         path = rig.source / f"x{number}"

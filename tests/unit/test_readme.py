@@ -20,13 +20,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     """Return the fenced blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_help_in_the_readme_is_the_programs_own() -> None:
     """The overview of verbs is what `survivectl --help` prints."""
     done = subprocess.run([sys.executable, "-m", "survived.ctl.main", "--help"], capture_output=True, text=True, check=True)
-    shown = re.search(r"<!-- output: survivectl --help -->\n```text\n(.*?)```", README, re.S)
+    shown = re.search(r"<!-- output: survivectl --help -->\n```text\n(.*?)```", README, re.DOTALL)
     assert shown is not None
     assert shown.group(1) == done.stdout
 
@@ -39,14 +39,16 @@ def test_every_command_in_the_readme_is_one(line: str) -> None:
         if not words or not words[0].endswith("survivectl"):
             continue
         assert words[1] in VERBS
-        done = subprocess.run([sys.executable, "-m", "survived.ctl.main", words[1], "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "survived.ctl.main", words[1], "--help"], capture_output=True, text=True, check=True
+        )
         for option in (word for word in words[2:] if word.startswith("--")):
             assert option in done.stdout
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     """The table of exit codes is the table in errors.py, no code more and none less."""
-    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.M)}
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
     assert listed == {0, errors.Refused.exit_code, *errors.BY_CODE}
 
 
