@@ -660,8 +660,9 @@ def test_a_full_disk_and_no_daemon(user: Unprivileged) -> None:
     user.small.fill_inodes(keep=1)
     user.small.fill_bytes()
     answer = user.ctl("relocate", "pip")
-    assert (answer.rc, digest(pip), pip.is_symlink()) == (1, before, False)  # nobody laid a ballast before it was full
-    assert "Cannot relocate" in one_sentence(answer)
+    # Nobody laid a ballast before it was full: the engine sees that at once, or when not even the link finds room.
+    assert (answer.rc in (1, 4), digest(pip), pip.is_symlink()) == (True, before, False)
+    assert re.match("Cannot (relocate|move) ", one_sentence(answer))
     for number in range(8):
         (user.small.path / ".inodes" / f"{number}").unlink()
     (pip / "00/0/00000").unlink()

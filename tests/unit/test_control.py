@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
