@@ -70,6 +70,7 @@ class Daemon:
         self.signals = Signals()
         self._before: Filesystem | None = None
         self._told_line = ""
+        self._is_resumed = False
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -152,6 +153,9 @@ class Daemon:
         if self.dry_run:
             return
         self.post.use_store(self.machine)
+        if not self._is_resumed and self.machine.open:
+            self._is_resumed = True
+            self.levels.resume(self.post.episodes())
         self.machine.ballast.lay()
         if set(self.machine.open) - had or now >= self._recover_at:
             self._recover_at = now + _STORES_SECONDS
@@ -192,7 +196,10 @@ class Daemon:
             self.requests.start_next()
         flood = self.levels.worst() is Pressure.FLOOD
         if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
-            self._start_move(self.plan.moves[0])
+            if self.dry_run:
+                self._say_moves()
+            else:
+                self._start_move(self.plan.moves[0])
 
     def _make_plan(self, measured: Observation, now: float) -> Observation:
         """Plan on what was measured and on what is cheap to know now; return both as one observation."""
@@ -236,12 +243,13 @@ class Daemon:
 
     # ---- act ------------------------------------------------------------------------------------------------------
 
-    def _start_move(self, move: Move) -> None:
-        if self.dry_run:
+    def _say_moves(self) -> None:
+        for move in self.plan.moves:
             log.info("Would move '%s': %s", move.source, move.why)
-            self.plan = replace(self.plan, moves=())
-            self._cooldown_until = time.time() + 3600.0
-            return
+        self.plan = replace(self.plan, moves=())
+        self._cooldown_until = time.time() + 3600.0
+
+    def _start_move(self, move: Move) -> None:
         cache = next(cache for cache in self.machine.known_caches() if cache.path == move.source)
         disk = os.path.dirname(move.store_path)
         log.info("Moving '%s' (%s) to '%s': %s", move.source, print_bytes(move.size_bytes), disk, move.why)

@@ -47,7 +47,7 @@ def find_cache(machine: Machine, word: str) -> Cache:
 
 
 def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
-    """Return a relocated path and its store by cache id or path. `UsageError` if it is not relocated, `Refused` if out of reach."""
+    """Return a relocated path and its store by cache id or path. `Refused` if it is not relocated or out of reach."""
     moved = machine.relocations()
     cache = find_cache(machine, word)
     for store, item in moved:
@@ -63,7 +63,7 @@ def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
             "Run survivectl check.",
         )
     hint = f"Relocated are: {', '.join(item.cache_id for _, item in moved)}." if moved else "Nothing is relocated."
-    raise UsageError(f"Cannot restore '{word}': it is not relocated.", hint)
+    raise Refused(Reason.NOT_RELOCATED, f"Cannot restore '{word}': it is not relocated. Nothing was changed.", hint)
 
 
 def care_for(machine: Machine, *, asked: bool) -> Care:

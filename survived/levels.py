@@ -15,6 +15,8 @@ from survived.model import Filesystem, Gauge, Pressure, Rules, Sample
 from survived.units import print_share
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from survived.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,14 @@ class Levels:
                 samples.append(Sample(now, fs.mount, fs.used_bytes, fs.available_bytes, fs.inodes_used))
                 fresh.append(samples[-1])
         return changed, fresh
+
+    def resume(self, episodes: Mapping[str, str]) -> None:
+        """After a restart go on where pressure had been told: once begun it ends only at low."""
+        for mount, quantity in episodes.items():
+            gauges = self.gauges.get(mount)
+            if gauges is not None and worst(gauges) is Pressure.NORMAL:
+                begun = Gauge(Pressure.HIGH, time.monotonic())
+                self.gauges[mount] = (begun, gauges[1]) if quantity == "bytes" else (gauges[0], begun)
 
     def pressures(self) -> dict[str, Pressure]:
         """Return the pressure of each filesystem."""

@@ -75,6 +75,10 @@ class Post:
             log.warning("%s Notices wait in memory.", why)
         self._outbox, self._is_told = self._spare, True
 
+    def episodes(self) -> dict[str, str]:
+        """Return on which mounts pressure was told and has not ended, and of what: "bytes" or "inodes"."""
+        return {episode.mount: episode.quantity for episode in self._memory.episodes}
+
     # ---- events -------------------------------------------------------------------------------------------------
 
     def observed(self, seen: Observation, pressures: Mapping[str, Pressure], plan: Plan, now: float) -> None:

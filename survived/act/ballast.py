@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NAME = "ballast"
+_SPARE_INODES = 16
 _PATIENCE_SECONDS = 8.0
 """ext4 keeps a freed inode from reuse for 5 s where it can, and freed blocks until its journal commits (every 5 s)."""
 
@@ -38,6 +39,8 @@ class Ballast:
             if found.st_blocks * 512 >= self._size:
                 return True
         try:
+            if not self._may_take_inodes():
+                return os.path.lexists(self.path)
             os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -48,6 +51,14 @@ class Ballast:
         except OSError:
             # Whatever could be made is kept: an inode alone is ballast too.
             return os.path.lexists(self.path)
+
+    def _may_take_inodes(self) -> bool:
+        """Tell whether a few inodes can be spared: the last ones are what the link itself will need."""
+        folder = os.path.dirname(self.path)
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        found = os.statvfs(folder)
+        return found.f_files == 0 or found.f_favail >= _SPARE_INODES
 
     def give_up(self) -> bool:
         """Remove the ballast, or, where none was ever made, our own byte code; return whether anything was freed."""

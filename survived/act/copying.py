@@ -258,7 +258,7 @@ class TreeCopy:
             fs.remove_tree(copy_fd, name, lambda _: None)
         if not self._first:
             found.copied += 1
-        if info.st_nlink == 1 or not self._link(info, copy_fd, name):
+        if info.st_nlink <= 1 or not self._link(info, copy_fd, name):
             self.copy_entry(source_fd, copy_fd, name, info, where)
             if info.st_nlink > 1:
                 self._note_link(info, os.stat(name, dir_fd=copy_fd, follow_symlinks=False), where)
@@ -271,7 +271,7 @@ class TreeCopy:
         try:
             info = self._regular(fd, where)
             self._see(info, where, found)
-            if info.st_nlink == 1:
+            if info.st_nlink <= 1:  # 0: unlinked since it was opened
                 self._copy_open_file(fd, info, copy_fd, name, where)
             elif not self._link(info, copy_fd, name):
                 self._copy_open_file(fd, info, copy_fd, name, where)

@@ -157,6 +157,8 @@ def _undone_on_failure(ends: Ends, operation: Operation) -> Iterator[None]:
         yield
     except (SurvivedError, OSError) as error:
         outcome = _undo(ends, operation, hurry=isinstance(error, Stopped))
+        if isinstance(error, Stopped):
+            raise Stopped(f"Stopped while moving '{operation.source}'. {outcome}") from error
         if isinstance(error, SurvivedError):
             raise
         raise SurvivedError(f"Cannot {operation.verb} '{operation.source}': {_explain(error, operation)}. {outcome}") from error

@@ -48,6 +48,11 @@ def recovery(verb: Verb, stage: Stage, source: Seen, aside: Seen, *, target_is_t
         # restore prepared is no scrap when what it was made from is gone.
         harmless = (Seen.NOTHING, after) if verb is Verb.RELOCATE or target_is_there else (Seen.NOTHING,)
         return Recovery.ROLL_BACK if aside in harmless else Recovery.ASK
+    if source is Seen.NOTHING and stage is not Stage.EXCHANGED:
+        # The user, or their tool, removed it while it was copied, before any exchange: their word counts.
+        if verb is Verb.RELOCATE:
+            return Recovery.ROLL_BACK if aside in (Seen.NOTHING, Seen.OUR_LINK) else Recovery.ASK
+        return Recovery.ROLL_BACK if aside in (Seen.NOTHING, Seen.TREE) and target_is_there else Recovery.ASK
     if source is after and verb is Verb.RELOCATE and not target_is_there:
         # The data disk lost the copy; the old tree still stands aside and goes back to its name.
         return Recovery.ROLL_BACK if aside is Seen.TREE else Recovery.ASK

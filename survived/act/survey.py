@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_SYSTEM = frozenset(
+    {"/", "/dev", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/var", "/var/lib", "/var/tmp"}  # noqa: S108
+)
+_SYSTEM_TREES = ("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+
+
 def check_source(source: str, *, home: str, store_device: int, verb: str = "move") -> os.stat_result:
     """
     Refuse a source that cannot be relocated for what it is itself; return its stat.
@@ -42,6 +48,8 @@ def check_source(source: str, *, home: str, store_device: int, verb: str = "move
     real = os.path.realpath(source)
     if is_below(os.path.realpath(home), real):
         raise refuse(Reason.HOME_ITSELF, "it is or holds your home directory")
+    if real in _SYSTEM or any(is_below(real, place) for place in _SYSTEM_TREES):
+        raise refuse(Reason.SYSTEM, "it belongs to the system")
     if os.geteuid() != 0 and found.st_uid != os.geteuid():
         raise refuse(Reason.NOT_OURS, f"it belongs to uid {found.st_uid}")
     if not os.access(os.path.dirname(real), os.W_OK | os.X_OK):

@@ -112,7 +112,9 @@ def on_observation(
         pressure = pressures.get(fs.mount, Pressure.NORMAL)
         episode = next((item for item in memory.episodes if item.mount == fs.mount), None)
         if pressure is Pressure.NORMAL:
-            if episode is not None:
+            if episode is not None and _is_above_low(fs, episode, rules):
+                episodes.append(episode)  # a daemon that was started anew waits for its dwell; nothing has recovered
+            elif episode is not None:
                 notices.append(wording.recovered(host, fs, episode, now))
                 recovered = True
             continue
@@ -168,6 +170,12 @@ def _remember(memory: Memory, source: str, error: str, now: float) -> tuple[Memo
     if any((failure.source, failure.error) == (source, key) for failure in kept):
         return replace(memory, failures=kept), False
     return replace(memory, failures=(*kept, Failure(source, key, now))), True
+
+
+def _is_above_low(fs: Filesystem, episode: Episode, rules: Rules) -> bool:
+    if episode.quantity == "bytes":
+        return fs.usage > rules.bytes_marks.low.as_usage(fs.used_bytes + fs.available_bytes)
+    return fs.inodes_usage > rules.inodes_marks.low.as_usage(fs.inodes_used + fs.inodes_available)
 
 
 def _step_stuck(episode: Episode, full: wording.Fullness, observation: Observation, plan: Plan, now: float) -> Episode:

@@ -183,14 +183,14 @@ def disk_gone(host: str, store: StoreReading, observation: Observation, now: flo
     lines.append("Nothing is written to it meanwhile. Mount it again, then: survivectl check")
     what = "has vanished" if was_ok else "cannot be used"
     level = Level.FAILURE if was_ok else Level.WARNING
-    return _notice("disk", level, f"{host}: data disk {store.mount or store.path} {what}", lines, now)
+    return _notice("disk", level, f"{host}: data disk {_disk(store)} {what}", lines, now)
 
 
 def disk_back(host: str, store: StoreReading, now: float) -> Notice:
     """Return the notice that a data disk is there again."""
     free = print_bytes(store.available_bytes)
     lines = [f"'{store.path}' can be used again, {free} are available.", "Nothing is left to do."]
-    return _notice("disk", Level.INFO, f"{host}: data disk {store.mount or store.path} is back", lines, now)
+    return _notice("disk", Level.INFO, f"{host}: data disk {_disk(store)} is back", lines, now)
 
 
 def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Notice:
@@ -201,7 +201,12 @@ def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Noti
         "Nothing more is moved there.",
         "Make room on it, or name another disk in [data] disks and run: survivectl reload",
     ]
-    return _notice("disk", Level.WARNING, f"{host}: data disk {store.mount} is at {print_share(store.usage)}", lines, now)
+    return _notice("disk", Level.WARNING, f"{host}: data disk {_disk(store)} is at {print_share(store.usage)}", lines, now)
+
+
+def _disk(store: StoreReading) -> str:
+    """Return the user's directory on the data disk: of a disk that is gone, the mount is another one by now."""
+    return store.path.removesuffix("/survived")
 
 
 def _standing(full: Fullness) -> str:

@@ -228,7 +228,7 @@ def test_a_data_disk_vanishes_and_comes_back_once(teller: Teller) -> None:
 
     assert teller.see(0.5, N, machine=good) == []
     (gone,) = teller.see(0.5, N, machine=bad)
-    assert (gone.title, gone.level) == ("alpha: data disk /data1 has vanished", Level.FAILURE)
+    assert (gone.title, gone.level) == ("alpha: data disk /data1/alice has vanished", Level.FAILURE)
     assert gone.body.splitlines() == [
         "'/data1/alice/survived' cannot be used: it is not mounted.",
         "These live there and cannot be opened until it is back: pip.",
@@ -236,7 +236,7 @@ def test_a_data_disk_vanishes_and_comes_back_once(teller: Teller) -> None:
     ]
     assert teller.see(0.5, N, machine=bad) == []
     (back,) = teller.see(0.5, N, machine=good)
-    assert (back.title, back.level) == ("alpha: data disk /data1 is back", Level.INFO)
+    assert (back.title, back.level) == ("alpha: data disk /data1/alice is back", Level.INFO)
     assert teller.see(0.5, N, machine=good) == []
 
 
@@ -247,7 +247,7 @@ def test_a_data_disk_that_is_no_longer_found(teller: Teller) -> None:
     teller.see(0.5, N, machine=scene(pip, fs=fs, stores=(store(), store("data2"))))
 
     (gone,) = teller.see(0.5, N, machine=scene(pip, fs=fs, stores=()))
-    assert gone.title == "alpha: data disk /data1/alice/survived has vanished"
+    assert gone.title == "alpha: data disk /data1/alice has vanished"
     assert teller.see(0.5, N, machine=scene(pip, fs=fs, stores=())) == []
 
 
@@ -259,7 +259,7 @@ def test_a_data_disk_that_fills_is_told_with_hysteresis(teller: Teller) -> None:
         told.append(teller.see(0.5, N, machine=scene(TORCH, fs=filesystem(0.5), stores=(disk,))))
 
     assert [len(notices) for notices in told] == [0, 1, 0, 0, 0, 0, 1]
-    assert told[1][0].title == "alpha: data disk /data1 is at 95 %"
+    assert told[1][0].title == "alpha: data disk /data1/alice is at 95 %"
     assert "50.0 GiB available; [data] keep_free allows 95 % used." in told[1][0].body
 
 

@@ -116,6 +116,15 @@ def test_a_store_on_the_same_filesystem_frees_nothing(rig: Rig) -> None:
     assert caught.value.reason == "other_filesystem"
 
 
+@pytest.mark.parametrize("path", ["/tmp", "/usr/share", "/etc/ssl", "/var"])
+def test_what_is_the_systems_is_not_moved(rig: Rig, path: str) -> None:
+    """Even root moves no folder that the system lives in."""
+    rig.source = Path(path)
+    with pytest.raises(Refused) as caught:
+        rig.relocate()
+    assert caught.value.reason in ("system", "home_itself", "mount_point")
+
+
 @pytest.mark.parametrize("case", ["not_ours", "not_ours ", "unreadable", "unreadable "])
 def test_what_an_ordinary_user_may_not(case: str) -> None:
     """Somebody else's entries, a folder that may not be written, and what cannot be read are refused."""
@@ -124,7 +133,7 @@ def test_what_an_ordinary_user_may_not(case: str) -> None:
         with build(folder) as rig:
             nasty_tree(rig.source)
             if case == "not_ours":
-                rig.source = Path("/etc/ssl")
+                rig.source = Path("/var/cache")
             elif case == "not_ours ":
                 rig.source.parent.chmod(0o500)
             else:

@@ -64,10 +64,18 @@ def test_two_trees_of_which_none_is_ours_are_a_question() -> None:
     assert {verdict(row) for row in ROWS if row[1] not in FINAL and row[2] is row[3] is Seen.TREE} == {Recovery.ASK}
 
 
-@pytest.mark.parametrize("seen", [Seen.OTHER, Seen.NOTHING])
-def test_a_source_that_no_crash_leaves_is_a_question(seen: Seen) -> None:
-    """Nothing at the source, a file or a link to elsewhere: no crash of ours leaves that."""
-    assert {verdict(row) for row in ROWS if row[1] not in FINAL and row[2] is seen} == {Recovery.ASK}
+def test_a_source_that_no_crash_leaves_is_a_question() -> None:
+    """A file or a link to elsewhere at the source: no crash of ours leaves that."""
+    assert {verdict(row) for row in ROWS if row[1] not in FINAL and row[2] is Seen.OTHER} == {Recovery.ASK}
+
+
+def test_a_source_that_was_removed_meanwhile_stays_removed() -> None:
+    """What its owner removed before the exchange is not brought back; after the exchange it is a question."""
+    gone = [row for row in ROWS if row[1] not in FINAL and row[2] is Seen.NOTHING]
+    assert {verdict(row) for row in gone if row[1] is Stage.EXCHANGED} == {Recovery.ASK}
+    assert {verdict(row) for row in gone if row[0] is Verb.RELOCATE and row[3] is Seen.TREE} == {Recovery.ASK}
+    before = [row for row in gone if row[0] is Verb.RELOCATE and row[1] is not Stage.EXCHANGED and row[3] is Seen.OUR_LINK]
+    assert {verdict(row) for row in before} == {Recovery.ROLL_BACK}
 
 
 def test_what_is_not_ours_aside_is_never_touched() -> None:
@@ -80,7 +88,7 @@ def test_the_last_complete_tree_is_never_removed() -> None:
     for verb, _, source, aside, there in all_rows(Recovery.ROLL_BACK, Recovery.ROLL_FORWARD):
         row_verdict = verdict((verb, _, source, aside, there))
         if verb is Verb.RELOCATE:
-            kept = source is Seen.TREE or aside is Seen.TREE if row_verdict is Recovery.ROLL_BACK else there
+            kept = Seen.TREE in (source, aside) or source is Seen.NOTHING if row_verdict is Recovery.ROLL_BACK else there
         elif row_verdict is Recovery.ROLL_BACK:
             kept = there or aside is Seen.NOTHING  # the prepared tree aside is what rolling back removes
         else:
