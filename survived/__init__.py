@@ -19,6 +19,7 @@ A walk through the house; data flows one way, what must last is kept in the stor
     levels    how full the watched filesystems are and were: gauges, rates, samples;  growth  inotify's wake-up
     errands   relocate, restore, recover, by id or path: what the plan or a person asks for
     worker    the one thread that measures and moves;  requests  what the control socket can be asked;  post  sending
+    troubles  what is wrong now, and what failed;  signals  SIGTERM and SIGHUP as flags
     daemon    the loop over all of it;  ctl  is `survivectl`, one file for a group of verbs
 
 Who may import whom is a table in `tests/unit/test_layers.py`, and so are the single users of pydantic, psutil,

@@ -24,9 +24,10 @@ from survived.post import Post
 from survived.requests import Requests
 from survived.signals import Signals
 from survived.store import history
-from survived.tell import sd, status
+from survived.tell import sd
 from survived.tell.control import ControlServer
-from survived.units import print_bytes, print_seconds
+from survived.troubles import Failures, Troubles
+from survived.units import print_bytes
 from survived.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -62,15 +63,13 @@ class Daemon:
         self.stores: tuple[StoreReading, ...] = ()
         self.observation: Observation | None = None
         self.plan = Plan((), ())
-        self.failed: dict[str, tuple[str, float, float]] = {}  # source: what went wrong, until when, how long
+        self.failures, self.troubles = Failures(), Troubles()
         self.paused_until: float | None = None
-        self.problems: dict[str, str] = {}
         self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = 0.0
         self._measured_seconds = 0.0
         self.signals = Signals()
         self._before: Filesystem | None = None
         self._told_line = ""
-        self._is_resumed = False
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -113,16 +112,16 @@ class Daemon:
                 self._told_line = line
                 sd.status(line)
         except (SurvivedError, OSError) as error:
-            self._problem("tick", str(error))
+            self.troubles.set("tick", str(error))
         else:
-            self.problems.pop("tick", None)
+            self.troubles.set("tick", None)
 
     # ---- observe --------------------------------------------------------------------------------------------------
 
     def _read(self, now: float) -> None:
         rules = replace(self.machine.rules, dwell_seconds=0.0) if self.once else self.machine.rules
         changed, samples = self.levels.read(rules, now)
-        self._set_problems("marks", self.levels.troubles)
+        self.troubles.set("marks", self.levels.troubles)
         if changed:
             self._measure_at = 0.0
         first = next(iter(self.machine.open.values()), None)
@@ -145,16 +144,14 @@ class Daemon:
                 self.machine.open_stores(readings)
             except SurvivedError as error:
                 troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
-        self._set_problems("stores", troubles)
+        self.troubles.set("stores", troubles)
         broken = self.machine.broken
         self.stores = tuple(replace(r, ok=False, reason=broken[r.path]) if r.ok and r.path in broken else r for r in readings)
         if before != {store.path for store in self.stores if store.ok}:
             self._measure_at = 0.0  # links lead somewhere again, or nowhere any more
         if self.dry_run:
             return
-        self.post.use_store(self.machine)
-        if not self._is_resumed and self.machine.open:
-            self._is_resumed = True
+        if self.post.use_store(self.machine):
             self.levels.resume(self.post.episodes())
         self.machine.ballast.lay()
         if set(self.machine.open) - had or now >= self._recover_at:
@@ -167,13 +164,13 @@ class Daemon:
 
     def _recovered(self, result: Any, error: SurvivedError | None) -> None:
         if error is not None:
-            self._problem("recover", str(error))
+            self.troubles.set("recover", str(error))
             return
         ended, puzzles = result
         for operation in ended:
             if operation.stage in (Stage.DONE, Stage.UNDONE):
                 log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
-        self._set_problems("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
+        self.troubles.set("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
         for puzzle in puzzles:
             self.post.trouble("A move needs you to look at it", str(puzzle), time.time())
         if any(operation.stage in (Stage.DONE, Stage.UNDONE) for operation in ended):
@@ -204,10 +201,9 @@ class Daemon:
     def _make_plan(self, measured: Observation, now: float) -> Observation:
         """Plan on what was measured and on what is cheap to know now; return both as one observation."""
         seen = replace(measured, time=now, filesystems=self.levels.filesystems, stores=self.stores)
-        failed = {source: text for source, (text, until, _) in self.failed.items() if now < until}
-        self.plan = policy.plan(
-            seen, self.levels.pressures(), self.machine.rules, failed=failed, paused=self.is_paused(now), gauges=self.levels.gauges
-        )
+        failed, paused = self.failures.held_back(now), self.is_paused(now)
+        pressures, gauges = self.levels.pressures(), self.levels.gauges
+        self.plan = policy.plan(seen, pressures, self.machine.rules, failed=failed, paused=paused, gauges=gauges)
         return seen
 
     def is_paused(self, now: float) -> bool:
@@ -226,7 +222,7 @@ class Daemon:
                 self._make_plan(result, time.time())  # its reasons tell when to measure again
                 self.growth.watch(result)
             elif not isinstance(error, Stopped):
-                self._problem("measure", str(error))
+                self.troubles.set("measure", str(error))
             self._measure_at = time.time() + self._until_next_measuring()
 
         self._measure_at = now + 3600.0
@@ -264,14 +260,8 @@ class Daemon:
 
     def act(self, job: Job, source: str) -> None:
         """Start a job that changes a user's files, noting how full its filesystem is before."""
-        self._before = self._filesystem_of(source)
+        self._before = self.machine.filesystem_of(source)
         self.worker.start(job)
-
-    def _filesystem_of(self, source: str) -> Filesystem | None:
-        with contextlib.suppress(OSError):
-            device = os.stat(os.path.dirname(source)).st_dev
-            return next((fs for fs in self.machine.read_filesystems() if fs.device_id == device), None)
-        return None
 
     def moved(self, cache_id: str, source: str, done: Operation | None, error: SurvivedError | None) -> None:
         """Note and tell what came of a job that acted; the next tick observes again."""
@@ -280,12 +270,10 @@ class Daemon:
         self._cooldown_until = now + self.machine.rules.cooldown_seconds
         if done is not None:
             log.info("%s; freed %s.", errands.describe(done), print_bytes(done.freed_bytes))
-            self.failed.pop(source, None)
-            self.post.moved(done, self._before, self._filesystem_of(source), now)
+            self.failures.forget(source)
+            self.post.moved(done, self._before, self.machine.filesystem_of(source), now)
         elif error is not None and not isinstance(error, Stopped):
-            backoff = min(3600.0, max(30.0, 2 * self.failed.get(source, ("", 0.0, 0.0))[2]))
-            self.failed[source] = (error.message, now + backoff, backoff)
-            log.warning("%s Trying again in %s.", error.message, print_seconds(backoff))
+            self.failures.note(source, error.message, now)
             if not (isinstance(error, Refused) and error.reason in _PASSING):
                 self.post.failed(cache_id, source, error.message, now)
 
@@ -305,10 +293,10 @@ class Daemon:
             settings = self._load()
             self.machine.use(settings)
             self._stores_at = self._measure_at = 0.0
-            self.problems.pop("config", None)
+            self.troubles.set("config", None)
             log.info("The configuration was read again.")
         except SurvivedError as error:
-            self._problem("config", f"The old configuration stays in use: {error}")
+            self.troubles.set("config", f"The old configuration stays in use: {error}")
             self.post.trouble("The new configuration cannot be used", f"{error} The old one stays in use.", time.time())
             raise
         finally:
@@ -316,38 +304,10 @@ class Daemon:
 
     # ---- tell -----------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> status.Snapshot:
-        """Return everything that the status document is made of."""
-        now = time.time()
-        job = self.worker.job
-        acting = job is not None and job.task.source != ""
-        seen = self.observation or Observation(now, self.levels.filesystems, (), self.stores)
-        return status.Snapshot(
-            now, replace(seen, filesystems=self.levels.filesystems, stores=self.stores), self.machine.rules, self.levels.gauges,
-            self.levels.seconds_to_full(now),
-            pid=os.getpid(), since=self.since, paused_until=self.paused_until if self.paused_until != float("inf") else None,
-            paused=self.is_paused(now), progress=job.task.progress() if job is not None and acting else None,
-            notices=self.post.summary(), recent=self.post.recent(), problems=tuple(self.problems.values()),
-            moving=job.task.source if job is not None and acting else None, plan=self.plan,
-        )  # fmt: skip
-
     def status_line(self) -> str:
         """Return the line that `systemctl status` shows."""
         job = self.worker.job
         return self.levels.line() + (f"; {job.task.phase} {job.task.cache_id}" if job is not None and job.task.source else "")
-
-    def _problem(self, key: str, text: str) -> None:
-        """Keep a problem for status, and log it once for as long as it lasts."""
-        if self.problems.get(key) != text:
-            log.warning("%s", text)
-        self.problems[key] = text
-
-    def _set_problems(self, kind: str, texts: Mapping[str, str]) -> None:
-        """Replace the problems of one kind: those that are over go, new ones are logged."""
-        keys = {f"{kind} {name}": text for name, text in texts.items()}
-        self.problems = {key: text for key, text in self.problems.items() if key in keys or not key.startswith(f"{kind} ")}
-        for key, text in keys.items():
-            self._problem(key, text)
 
     # ---- waiting, signals, the end ----------------------------------------------------------------------------------
 

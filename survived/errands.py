@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import time
 from typing import TYPE_CHECKING
 
+from survived.act import rebuild as rebuild_from
 from survived.act import recover as recovery
 from survived.act import relocate as engine
 from survived.act.survey import check_source
@@ -21,6 +23,7 @@ from survived.observe.tree import measure_tree
 from survived.units import print_bytes, sentence
 
 if TYPE_CHECKING:
+    from survived.act.rebuild import Found
     from survived.act.task import Task
     from survived.machine import Machine
 
@@ -160,6 +163,30 @@ def recover(machine: Machine) -> tuple[list[Operation], list[NeedsPerson]]:
         ended += done
         puzzles += asked
     return ended, puzzles
+
+
+def rebuild(machine: Machine) -> dict[str, Found]:
+    """
+    Make lost journals anew from trees and links, by store; a broken database is set aside, not removed.
+
+    Raises `SurvivedError` if another survived works with a store.
+    """
+    names = {cache.path: cache.id for cache in machine.caches}
+    rebuilt: dict[str, Found] = {}
+    for reading in machine.read_stores():
+        if not reading.ok or not os.path.exists(os.path.join(reading.path, "STORE")):
+            continue
+        try:
+            opened = machine.open_store(reading)
+        except SurvivedError:
+            if reading.path not in machine.broken:
+                raise
+            opened = machine.open_store(reading, without_database=True)
+        found = rebuild_from.read_trees(opened.store, names, time.time())
+        for item in found.relocations:
+            opened.journal.adopt(item)
+        rebuilt[reading.path] = found
+    return rebuilt
 
 
 def describe(operation: Operation) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.ballast import Ballast
+from survived.act.rebuild import set_aside
 from survived.act.relocate import Ends
 from survived.errors import Refused, SurvivedError
 from survived.model import Cache, CacheReading, CacheState, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
@@ -93,6 +94,13 @@ class Machine:
             raise SurvivedError(f"Cannot watch {trouble or 'anything'}. Nothing is watched.", "Check [watch] filesystems.")
         return tuple(found.values())
 
+    def filesystem_of(self, source: str) -> Filesystem | None:
+        """Return the watched filesystem that a path's folder is on, or None."""
+        with contextlib.suppress(OSError, SurvivedError):
+            device = os.stat(os.path.dirname(source)).st_dev
+            return next((fs for fs in self.read_filesystems() if fs.device_id == device), None)
+        return None
+
     def disks(self) -> tuple[str, ...]:
         """Return the directories on data disks that may hold a store: those named, else those found and those used before."""
         if self.settings.data.disks is not None:
@@ -163,12 +171,16 @@ class Machine:
     def _exists(reading: StoreReading) -> bool:
         return os.path.exists(os.path.join(reading.path, "STORE"))
 
-    def open_store(self, reading: StoreReading) -> OpenStore:
-        """Open one store with its lock, making it if it is new, and remember its id."""
-        with self._lock:
-            return self._open_store(reading)
+    def open_store(self, reading: StoreReading, *, without_database: bool = False) -> OpenStore:
+        """
+        Open one store with its lock, making it if it is new, and remember its id.
 
-    def _open_store(self, reading: StoreReading) -> OpenStore:
+        `without_database` sets a broken state.db aside and begins a new one.
+        """
+        with self._lock:
+            return self._open_store(reading, without_database=without_database)
+
+    def _open_store(self, reading: StoreReading, *, without_database: bool) -> OpenStore:
         if (known := self.open.get(reading.path)) is not None:
             return known
         try:
@@ -177,6 +189,8 @@ class Machine:
             raise Refused(
                 Reason.NO_STORE, f"Cannot use '{reading.path}': {(error.strerror or str(error)).lower()}. Nothing was written."
             ) from error
+        if without_database:
+            log.warning("'%s/state.db' is now '%s'.", store.path, set_aside(store, "state.db"))
         try:
             database = Database(os.path.join(store.path, "state.db"), SCHEMA)
         except SurvivedError as error:

@@ -45,18 +45,23 @@ class Post:
         self._sending = self._spare
         self._is_told = self._is_recalled = self._is_forgetful = False
 
-    def use_store(self, machine: Machine) -> None:
-        """Keep notices in the first open store; what waited in this process goes there. Without one they stay here."""
+    def use_store(self, machine: Machine) -> bool:
+        """
+        Keep notices in the first open store; what waited in this process goes there. Without one they stay here.
+
+        Returns whether what had been told before this process began was read just now.
+        """
         database = next((opened.database for opened in machine.open.values()), None)
         if database is None:
             # What the store kept cannot be read any more; it goes out when the store is back.
             self._database, self._outbox = None, self._spare
-            return
+            return False
         if database is self._database and self._outbox is not self._spare:
-            return
+            return False
         if database is not self._database:
             self._stored[database.path] = Outbox(database)
         stored = self._stored[database.path]
+        was_recalled = self._is_recalled
         try:
             if not self._is_recalled and (kept := database.recall(_MEMORY)) is not None:
                 self._memory = notices.Memory.from_dict(json.loads(kept))
@@ -64,10 +69,11 @@ class Post:
             stored.adopt(self._spare)
         except (SurvivedError, ValueError) as error:
             self._stay_in_memory(str(error))
-            return
+            return False
         self._database, self._outbox, self._is_told = database, stored, False
         if self._sending is self._spare:
             self._sending = stored
+        return not was_recalled
 
     def _stay_in_memory(self, why: str) -> None:
         """Keep new notices here while the store cannot be written, saying so once."""

@@ -8,14 +8,15 @@ takes when it is free, and that the client asks about until it has ended.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from survived import errands
 from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError, UsageError
-from survived.model import Operation, Stage
+from survived.model import Observation, Operation, Stage
 from survived.tell import status
 from survived.tell.control import BadParams, UnknownMethod
 from survived.worker import Job
@@ -65,7 +66,7 @@ class Requests:
 
     def do_status(self) -> dict[str, Any]:
         """Return the status document."""
-        return status.document(self._daemon.snapshot())
+        return status.document(self._snapshot())
 
     def do_status_text(self, width: int = 80, colour: bool = False, as_json: bool = False) -> str:
         """Return the status as survivectl prints it, so that a client need not be able to."""
@@ -109,7 +110,7 @@ class Requests:
 
     def do_recover(self) -> dict[str, Any]:
         """Recover now, in this call: it is quick unless there is much to remove."""
-        if not self._daemon.worker.is_idle and self._daemon.snapshot().progress is not None:
+        if not self._daemon.worker.is_idle and self._snapshot().progress is not None:
             raise SurvivedError("Cannot recover while a move is running. Nothing was changed.", "Try again when it has ended.")
         ended, puzzles = errands.recover(self._daemon.machine)
         if puzzles:
@@ -138,6 +139,31 @@ class Requests:
     def do_notices(self) -> dict[str, Any]:
         """Return how the last notices stand."""
         return {**self._daemon.post.summary(), "recent": self._daemon.post.recent()}
+
+    def _snapshot(self) -> status.Snapshot:
+        """Return everything that the status document is made of."""
+        daemon, now = self._daemon, time.time()
+        levels, task = daemon.levels, daemon.worker.job.task if daemon.worker.job is not None else None
+        if task is not None and not task.source:
+            task = None  # it only looks
+        seen = daemon.observation or Observation(now, levels.filesystems, (), daemon.stores)
+        return status.Snapshot(
+            now,
+            replace(seen, filesystems=levels.filesystems, stores=daemon.stores),
+            daemon.machine.rules,
+            levels.gauges,
+            levels.seconds_to_full(now),
+            pid=os.getpid(),
+            since=daemon.since,
+            paused=daemon.is_paused(now),
+            paused_until=daemon.paused_until if daemon.paused_until != float("inf") else None,
+            progress=task.progress() if task is not None else None,
+            moving=task.source if task is not None else None,
+            notices=daemon.post.summary(),
+            recent=daemon.post.recent(),
+            problems=daemon.troubles.texts(),
+            plan=daemon.plan,
+        )
 
     # ---- the queue ------------------------------------------------------------------------------------------------
 

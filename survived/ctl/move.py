@@ -117,11 +117,14 @@ def _unreachable(args: argparse.Namespace) -> list[str]:
 
 
 def configure_recover(parser: argparse.ArgumentParser) -> None:
-    """`recover` has no options of its own."""
+    """Add the option of `recover`."""
+    parser.add_argument("--rebuild", action="store_true", help="make a lost or broken journal anew from trees and links")
 
 
 def run_recover(args: argparse.Namespace) -> int:
     """Finish or undo what a crash left; exit code 5 if something needs a person."""
+    if args.rebuild:
+        return _rebuild(args)
     answer = local.ask_or_none("recover", timeout=600.0)
     if answer is None:
         from survived import errands
@@ -142,6 +145,33 @@ def run_recover(args: argparse.Namespace) -> int:
         print(printable(f"the {item['verb']} of '{item['path']}' is {item['stage']}"))
     if not answer["recovered"]:
         print("Nothing was left unfinished.")
+    return 0
+
+
+def _rebuild(args: argparse.Namespace) -> int:
+    from survived import errands
+
+    if local.ask_or_none("status") is not None:
+        raise SurvivedError(
+            "Cannot rebuild while the daemon is running. Nothing was changed.", "Run systemctl --user stop survived first."
+        )
+    machine = local.open_machine(args)
+    try:
+        rebuilt = errands.rebuild(machine)
+    finally:
+        machine.close()
+    relocated = [item for found in rebuilt.values() for item in found.relocations]
+    orphans = [path for found in rebuilt.values() for path in found.orphans]
+    if args.json:
+        links = [{"id": item.cache_id, **path_fields(item.source), **path_fields(item.target, "target")} for item in relocated]
+        print_json({"relocated": links, "orphans": [path_fields(path) for path in orphans]})
+        return 0
+    for item in relocated:
+        print(printable(f"'{item.source}' is relocated to '{item.target}'"))
+    for path in orphans:
+        print(printable(f"no link leads to '{path}': it is yours to look at, and to remove"))
+    if not rebuilt:
+        print("There is no store to rebuild from.")
     return 0
 
 

@@ -39,7 +39,9 @@ class Database:
         try:
             self.connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=5.0)
         except sqlite3.Error as error:
-            raise SurvivedError(f"Cannot open '{path}': {error}.", "Run survivectl recover.") from error
+            raise SurvivedError(
+                f"Cannot open '{path}': {error}.", "Stop the daemon, then run survivectl recover --rebuild."
+            ) from error
         try:
             self._prepare(schema, read_only)
         except SurvivedError:
@@ -47,7 +49,9 @@ class Database:
             raise
         except sqlite3.Error as error:
             self.connection.close()
-            raise SurvivedError(f"Cannot open '{path}': {error}.", "Run survivectl recover.") from error
+            raise SurvivedError(
+                f"Cannot open '{path}': {error}.", "Stop the daemon, then run survivectl recover --rebuild."
+            ) from error
 
     def _prepare(self, schema: Sequence[str], read_only: bool) -> None:
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()

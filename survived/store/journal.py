@@ -97,9 +97,12 @@ class Journal:
         rows = self._database.execute("SELECT cache_id, source, target, since, size_bytes, files FROM relocated ORDER BY source")
         return tuple(Relocation(r[0], os.fsdecode(r[1]), os.fsdecode(r[2]), r[3], r[4], r[5]) for r in rows)
 
-    def forget(self, source: str) -> None:
-        """Drop a relocation whose link and target are both gone (`recover` asked and the user said so)."""
-        self._database.execute("DELETE FROM relocated WHERE source=?", (os.fsencode(source),))
+    def adopt(self, item: Relocation) -> None:
+        """Record what the disk shows to be relocated and the journal does not know; what it knows stays as it is."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO relocated VALUES (?,?,?,?,?,?)",
+            (os.fsencode(item.source), os.fsencode(item.target), item.cache_id, item.since, item.size_bytes, item.files),
+        )
 
 
 def _printable(text: str) -> str:

@@ -21,6 +21,7 @@ SHARED = {
     "levels",
     "post",
     "signals",
+    "troubles",
     "worker",
 }  # what the daemon and survivectl do alike, above the rooms
 EVERYTHING = {*ROOMS, *SHARED, "ctl", "daemon", "requests"}
@@ -39,6 +40,7 @@ MAY_IMPORT = {
     "machine": ROOMS | SHARED,
     "errands": ROOMS | SHARED,
     "growth": ROOMS | SHARED,
+    "troubles": WORDS,
     "levels": ROOMS | SHARED,
     "signals": set(),
     "post": ROOMS | SHARED,
