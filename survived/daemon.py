@@ -170,6 +170,7 @@ class Daemon:
         for operation in ended:
             if operation.stage in (Stage.DONE, Stage.UNDONE):
                 log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
+                self.post.moved(operation, None, self.machine.filesystem_of(operation.source), time.time())
         self.troubles.set("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
         for puzzle in puzzles:
             self.post.trouble("A move needs you to look at it", str(puzzle), time.time())
@@ -269,7 +270,8 @@ class Daemon:
         self._measure_at = self._stores_at = 0.0
         self._cooldown_until = now + self.machine.rules.cooldown_seconds
         if done is not None:
-            log.info("%s; freed %s.", errands.describe(done), print_bytes(done.freed_bytes))
+            freed = f"freed {print_bytes(done.freed_bytes)}." if done.stage is Stage.DONE else done.note
+            log.info("%s; %s", errands.describe(done), freed)
             self.failures.forget(source)
             self.post.moved(done, self._before, self.machine.filesystem_of(source), now)
         elif error is not None and not isinstance(error, Stopped):

@@ -157,7 +157,9 @@ def moved(host: str, operation: Operation, before: Filesystem | None, after: Fil
     if before is not None and after is not None:
         left = print_bytes(after.available_bytes)
         lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}, {left} are available.")
-    lines.append(f"Nothing is left to do. To undo it: {undo}")
+    lines.append(
+        f"{operation.note} Look at them. To undo it: {undo}" if operation.note else f"Nothing is left to do. To undo it: {undo}"
+    )
     return _notice(topic, Level.SUCCESS, f"{host}: {title}", lines, now)
 
 

@@ -15,22 +15,11 @@ import pytest
 from survived.act import comparing, fs
 from survived.errors import Refused, Stopped
 from survived.model import Reason
-from tests.unit.engine import nasty_tree, other_filesystem, snapshot
+from tests.unit.engine import nasty_tree, snapshot
 from tests.unit.pairs import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    """Yield an empty source and an empty copy elsewhere."""
-    with other_filesystem(tmp_path) as folder:
-        made = Pair(tmp_path / "source", folder / "copy")
-        made.source.mkdir()
-        made.copy.mkdir(mode=0o700)
-        yield made
-        made.close()
+    from collections.abc import Callable
 
 
 def test_one_pass_is_faithful(pair: Pair) -> None:

@@ -346,3 +346,11 @@ def test_texts_can_always_be_sent(name: str, host: str) -> None:
         assert "\n" not in notice.title
         assert len(notice.body.splitlines()) <= 4
         (notice.title + notice.body).encode()
+
+
+def test_what_both_sides_changed_is_told() -> None:
+    """A note of the move, such as files of which both versions were kept, is in the notice in the place of "nothing is left"."""
+    operation = replace(OPERATION, note="Changed on both sides, both kept (the older as *.survived-late): a/b")
+    _, (notice,) = on_moved(Memory(), operation, None, None, NOW, host="alpha")
+    assert "Changed on both sides" in notice.body
+    assert "Nothing is left to do" not in notice.body

@@ -13,22 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from survived.observe.disks import read_filesystem
-from tests.unit.engine import child, contents, other_filesystem
+from tests.unit.engine import child, contents
 from tests.unit.pairs import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    """Yield an empty source and an empty copy elsewhere."""
-    with other_filesystem(tmp_path) as folder:
-        made = Pair(tmp_path / "source", folder / "copy")
-        made.source.mkdir()
-        made.copy.mkdir(mode=0o700)
-        yield made
-        made.close()
+    from collections.abc import Callable
 
 
 def test_a_change_that_hides_is_found(pair: Pair) -> None:

@@ -25,15 +25,7 @@ from tests.unit.engine import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """Yield a rig with a nasty little source."""
-    with build(tmp_path) as made:
-        nasty_tree(made.source)
-        yield made
+    from collections.abc import Callable
 
 
 def _gone(rig: Rig) -> None:
