@@ -147,8 +147,10 @@ class _Merge:
 
     def _entry(self, folder: _Folder, name: str) -> None:
         found = os.stat(name, dir_fd=folder.old, follow_symlinks=False)
-        there = fs.exists(folder.new, name)
         changed = found.st_ctime_ns > self._source_mark
+        if not changed and not folder.is_late and not stat.S_ISDIR(found.st_mode):
+            return  # as it was copied; whatever became of it in the new tree since is right
+        there = fs.exists(folder.new, name)
         if there is None:
             if changed or folder.is_late:
                 self._bring(folder, name, found, fs.place, name)
