@@ -304,7 +304,8 @@ class Machine:
         before = {reading.cache.id: reading for reading in last.caches} if last else {}
         cached: dict[str, CacheReading] = {}
         fresh: list[Cache] = []
-        for cache in self.known_caches():
+        caches = self.known_caches()
+        for cache in caches:
             known = before.get(cache.id)
             if known is not None and known.state is CacheState.RELOCATED and now - known.time < _REMEASURE_SECONDS:
                 reading = read_cache(cache, now, targets, measure=False, known=known)
@@ -313,5 +314,5 @@ class Machine:
                     continue
             fresh.append(cache)
         measured = {reading.cache.id: reading for reading in read_caches(fresh, now, targets, stop=stop)}
-        readings = tuple(cached.get(cache.id) or measured[cache.id] for cache in self.known_caches())
+        readings = tuple(cached.get(cache.id) or measured[cache.id] for cache in caches)
         return Observation(now, self.read_filesystems(), readings, stores if stores is not None else self.read_stores())

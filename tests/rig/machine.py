@@ -94,9 +94,13 @@ def build_program(folder: Path) -> Path:
     into = [*pip, "--python", str(program / "bin/python")]
     subprocess.run([*into, "install", "--no-deps", "--no-index", wheel], check=True, capture_output=True)
     (packages,) = program.glob("lib/python*/site-packages")
-    ours = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "borrowed.pth").write_text("\n".join(ours) + "\n", encoding="utf-8")
+    (packages / "borrowed.pth").write_text("\n".join(our_packages()) + "\n", encoding="utf-8")
     return program
+
+
+def our_packages() -> list[str]:
+    """Return the folders in which our own dependencies are installed."""
+    return [path for path in sys.path if path.endswith("site-packages")]
 
 
 @contextmanager
@@ -106,10 +110,12 @@ def booted(folder: Path, *, small: str = "250M", data: str = "300M") -> Iterator
     environment = {**os.environ, "RIG_DIR": str(folder / "rig")}
     machine = Machine(f"svc{os.getpid()}", environment, program)
     disks = ("--small", small, "--data1", data, "--data2", "32M")
-    machine.boot("start", machine.name, "--fresh", *disks, "--bind-ro", str(program))
+    # Shown inside by name: the container's /tmp is its own, and a checkout may lie below ours.
+    shown = [word for path in (str(program), *our_packages()) for word in ("--bind-ro", path)]
+    machine.boot("start", machine.name, "--fresh", *disks, *shown)
     try:
         # The interpreter may live in a private home (pyenv); the change stays in the container's overlay.
-        for path in (Path(sys.base_prefix), *(Path(p) for p in sys.path if p.endswith("site-packages"))):
+        for path in map(Path, (sys.base_prefix, *our_packages())):
             for parent in path.parents:
                 machine.boot("exec", machine.name, f"chmod o+x {shlex.quote(str(parent))}", check=False)
         yield machine
