@@ -252,15 +252,22 @@ class Machine:
 
     def relocations(self) -> tuple[tuple[str, Relocation], ...]:
         """Return what is relocated, with the path of its store; stores that are not open are read without their lock."""
+        return self._read_journals(lambda journal: journal.relocations())
+
+    def orphans(self) -> tuple[tuple[str, Relocation], ...]:
+        """Return trees on data disks to which no link leads any more, since their source was relocated anew."""
+        return self._read_journals(lambda journal: journal.orphans())
+
+    def _read_journals(self, read: Callable[[journal.Journal], tuple[Relocation, ...]]) -> tuple[tuple[str, Relocation], ...]:
         found: list[tuple[str, Relocation]] = []
         for path in dict.fromkeys((*self.open, *self._known, *(os.path.join(disk, layout.NAME) for disk in self.disks()))):
             if path in self.open:
-                found += [(path, item) for item in self.open[path].journal.relocations()]
+                found += [(path, item) for item in read(self.open[path].journal)]
             elif os.path.isfile(os.path.join(path, "state.db")):
                 with contextlib.suppress(SurvivedError):
                     database = Database(os.path.join(path, "state.db"), SCHEMA, read_only=True)
                     try:
-                        found += [(path, item) for item in journal.Journal(database).relocations()]
+                        found += [(path, item) for item in read(journal.Journal(database))]
                     finally:
                         database.close()
         return tuple(found)

@@ -146,6 +146,11 @@ def _links(machine: Machine) -> Iterator[Finding]:
         if reading.state == "dangling" and cache.path not in {item.source for item in moved}:  # its store cannot be read
             text = f"'{cache.path}' leads to '{reading.target}', which is not there"
             yield Finding("failure", cache.id, text, "Mount the data disk.")
+    for _, item in machine.orphans():
+        if os.path.isdir(item.target):
+            size = print_bytes(item.size_bytes)
+            text = f"no link leads to '{item.target}' ({size}): '{item.source}' became a directory and was moved anew"
+            yield Finding("warning", item.cache_id, text, "Look at it; what you do not need there is yours to remove.")
     for item in moved:
         state = link_state(item.source, item.target)
         if state == "ok":

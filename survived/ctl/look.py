@@ -280,6 +280,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print what is relocated, and whether each link still does its work."""
     machine = local.open_machine(args)
     found = machine.relocations()
+    orphans = [(store, item) for store, item in machine.orphans() if os.path.isdir(item.target)]
     lost = unreadable(machine)
     if args.json:
         print_json(
@@ -297,6 +298,15 @@ def run_list(args: argparse.Namespace) -> int:
                     }
                     for store, item in found
                 ],
+                "orphans": [
+                    {
+                        "id": item.cache_id,
+                        **status.path_fields(item.source),
+                        **status.path_fields(item.target, "target"),
+                        "size_bytes": item.size_bytes,
+                    }
+                    for _, item in orphans
+                ],
                 "unreadable": [{**status.path_fields(store.path, "store"), "reason": store.reason} for store in lost],
             }
         )
@@ -308,6 +318,8 @@ def run_list(args: argparse.Namespace) -> int:
         )
     if not found and not lost:
         print("Nothing is relocated.")
+    for _, item in orphans:
+        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  orphan: no link leads to {printable(item.target)}")
     for _, item in found:
         state = link_state(item.source, item.target)
         note = "" if state == "ok" else f"   link: {state}"

@@ -24,7 +24,7 @@ SCHEMA = (
         freed_bytes INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
         source_mark_ns INTEGER NOT NULL DEFAULT 0, target_mark_ns INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE relocated (
-        source BLOB PRIMARY KEY, target BLOB NOT NULL, cache_id TEXT NOT NULL, since REAL NOT NULL,
+        target BLOB PRIMARY KEY, source BLOB NOT NULL, cache_id TEXT NOT NULL, since REAL NOT NULL,
         size_bytes INTEGER NOT NULL, files INTEGER NOT NULL)""",
 )
 _COLUMNS = (
@@ -56,7 +56,7 @@ class Journal:
         its source relocated, EXCHANGED of a restore ends that, and so does UNDONE of a relocation. Returns the operation
         as it is recorded now.
         """
-        source = os.fsencode(operation.source)
+        target = os.fsencode(operation.target)
         after = dataclasses.replace(operation, stage=stage, changed=now, **found)  # type: ignore[arg-type]
         with self._database.transaction():
             self._database.execute(
@@ -68,13 +68,13 @@ class Journal:
             if stage is Stage.EXCHANGED and operation.verb is not Verb.RESTORE:
                 self._database.execute(
                     "INSERT OR REPLACE INTO relocated "
-                    "SELECT source, target, cache_id, ?, size_bytes, files FROM operations WHERE id=?",
+                    "SELECT target, source, cache_id, ?, size_bytes, files FROM operations WHERE id=?",
                     (now, operation.id),
                 )
             if stage is Stage.EXCHANGED and operation.verb is Verb.RESTORE:
-                self._database.execute("DELETE FROM relocated WHERE source=?", (source,))
+                self._database.execute("DELETE FROM relocated WHERE target=?", (target,))
             if stage is Stage.UNDONE and operation.verb is Verb.RELOCATE:
-                self._database.execute("DELETE FROM relocated WHERE source=? AND target=?", (source, os.fsencode(operation.target)))
+                self._database.execute("DELETE FROM relocated WHERE target=?", (target,))
         return after
 
     def open_operations(self) -> tuple[Operation, ...]:
@@ -93,15 +93,26 @@ class Journal:
         return tuple(_operation(row) for row in rows)
 
     def relocations(self) -> tuple[Relocation, ...]:
-        """Return what lives in this store behind a link of ours, by source."""
-        rows = self._database.execute("SELECT cache_id, source, target, since, size_bytes, files FROM relocated ORDER BY source")
+        """Return what lives in this store behind a link of ours, by source; of two trees of one source the later."""
+        return self._relocated(latest=True)
+
+    def orphans(self) -> tuple[Relocation, ...]:
+        """Return trees whose source was relocated anew since: their link was replaced by a real directory before."""
+        return self._relocated(latest=False)
+
+    def _relocated(self, *, latest: bool) -> tuple[Relocation, ...]:
+        rows = self._database.execute(
+            "SELECT cache_id, source, target, since, size_bytes, files FROM relocated AS it "
+            "WHERE (since = (SELECT MAX(since) FROM relocated WHERE source=it.source)) = ? ORDER BY source",
+            (latest,),
+        )
         return tuple(Relocation(r[0], os.fsdecode(r[1]), os.fsdecode(r[2]), r[3], r[4], r[5]) for r in rows)
 
     def adopt(self, item: Relocation) -> None:
         """Record what the disk shows to be relocated and the journal does not know; what it knows stays as it is."""
         self._database.execute(
             "INSERT OR IGNORE INTO relocated VALUES (?,?,?,?,?,?)",
-            (os.fsencode(item.source), os.fsencode(item.target), item.cache_id, item.since, item.size_bytes, item.files),
+            (os.fsencode(item.target), os.fsencode(item.source), item.cache_id, item.since, item.size_bytes, item.files),
         )
 
 

@@ -180,3 +180,21 @@ def test_the_ballast_makes_room(tmp_path: Path) -> None:
         assert calls == [True, False]
         with pytest.raises(OSError, match="No space"):
             Ballast(str(tmp_path), 0).with_room(lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")), fd)
+
+
+def test_a_tree_whose_link_was_eaten_is_not_forgotten(rig: Rig) -> None:
+    """Moved anew after a tool made its directory anew, both trees are kept, and the first is listed as an orphan."""
+    before = snapshot(rig.source)
+    first = rig.relocate().target
+    rig.source.unlink()
+    rig.source.mkdir()
+    (rig.source / "new").write_text("new", encoding="utf-8")
+    second = rig.relocate().target
+    assert first != second == os.readlink(rig.source)
+    assert [item.target for item in rig.ends.journal.relocations()] == [second]
+    assert [item.target for item in rig.ends.journal.orphans()] == [first]
+    assert snapshot(first) == before
+    rig.restore()
+    assert (rig.source / "new").read_text(encoding="utf-8") == "new"
+    assert [item.target for item in rig.ends.journal.relocations()] == [first]
+    assert rig.ends.journal.orphans() == ()
