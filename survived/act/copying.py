@@ -1,11 +1,9 @@
 """
 One faithful pass from a live tree to a staging tree; passes repeat until one finds nothing to do.
 
-What a file was when it was copied is remembered as a 64-bit hash of its inode, size, mtime and ctime, so that
-a later pass knows what changed, even when size and mtime were put back; the ctime cannot be. A million files are 8 MB.
-What changed since the pass began is not remembered but copied again by the next one, for two changes in one tick of a
-coarse clock have one ctime. So have all writes to a mapped page until it is written back: whoever calls a pass while
-somebody holds the source syncs it first.
+What changed since a pass began is copied again by the next one, for two changes in one tick of a coarse clock have one ctime.
+So have all writes to a mapped page until it is written back: whoever calls a pass while somebody holds the source syncs it
+first.
 Preserved: mode, owner, times to the nanosecond, xattrs and with them ACLs, hard links inside the tree, holes, and
 names of any bytes. What cannot be preserved is refused, never dropped.
 """
@@ -16,14 +14,12 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from array import array
-from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.attributes import Unkept, drop_acls, give
+from survived.act.passes import Known, Pass
 from survived.errors import Refused
 from survived.model import Reason
 
@@ -32,26 +28,6 @@ if TYPE_CHECKING:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-TICK_NS = 20_000_000
-"""A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
-_FEW = 100_000
-"""A set of so many hashes is some 8 MB, and ten times as fast as a search."""
-_FUTURE_NS = 5_000_000_000
-"""A ctime this far ahead comes from a clock that was put back or is another machine's, and tells nothing about now."""
-
-
-@dataclass(slots=True)
-class Pass:
-    """What one pass saw and did. Marks are the latest ctimes, in ns, of the tree below its root and of its copy."""
-
-    files: int = 0
-    size_bytes: int = 0
-    reclaimable_bytes: int = 0
-    copied: int = 0  # differences that were mended: 0 means that the copy was faithful already
-    source_mark_ns: int = 0
-    target_mark_ns: int = 0
-    began_ns: int = 0
-    signatures: array[int] = field(default_factory=lambda: array("Q"))
 
 
 class TreeCopy:
@@ -64,12 +40,10 @@ class TreeCopy:
 
     def __init__(self, source_fd: int, copy_fd: int, source: str, tick: Callable[[int, int], None]) -> None:
         self._source_fd, self._copy_fd, self._source, self._tick = source_fd, copy_fd, source, tick
-        self._known: array[int] = array("Q")  # sorted, where there are many
-        self._known_few: frozenset[int] = frozenset()
+        self._known = Known(array("Q"))
         self._device = os.fstat(source_fd).st_dev
         self._first = True
         self._inherits = True  # what is made in the copy may get an ACL from its folder
-        self._fresh_ns = 0
         self._links: dict[int, tuple[int, str, int]] = {}  # inode: (the copy's inode, its path, links seen)
         self._no_atime = os.O_NOATIME
         self._part, self._parts = 0, 1  # which share of the files is ours, by inode
@@ -79,8 +53,7 @@ class TreeCopy:
         """Copy one share of the files, in a first pass that several processes do together; `complete` ends it."""
         self._inherits = False  # whoever shares has prepared the root
         self._part, self._parts = part, parts
-        found = Pass(began_ns=time.time_ns())
-        self._fresh_ns = found.began_ns - TICK_NS
+        found = Pass()
         self._directory(self._source_fd, self._copy_fd, "", found)
         self._part, self._parts = 0, 1
         return found
@@ -93,32 +66,17 @@ class TreeCopy:
         finally:
             self._only_directories = False
         found.signatures.extend(others)
-        self._know(found)
-        self._inherits = False
+        self._known, self._first, self._inherits = Known(found.signatures), False, False
         return found
 
     def run_pass(self) -> Pass:
         """Copy what differs, remove what is gone; the result's `copied` counts both."""
-        found = Pass(began_ns=time.time_ns())
-        self._fresh_ns = found.began_ns - TICK_NS
+        found = Pass()
         self._links = {}
         self.prepare_root()
         self._directory(self._source_fd, self._copy_fd, "", found)
-        self._know(found)
+        self._known, self._first = Known(found.signatures), False
         return found
-
-    def _know(self, found: Pass) -> None:
-        """Remember a pass's signatures: as a set while that is small, else sorted, 8 bytes each."""
-        few = len(found.signatures) <= _FEW
-        self._known_few = frozenset(found.signatures) if few else frozenset()
-        self._known = array("Q") if few else array("Q", sorted(found.signatures))
-        self._first = False
-
-    def _is_known(self, signature: int) -> bool:
-        if not self._known:
-            return signature in self._known_few
-        at = bisect_left(self._known, signature)
-        return at < len(self._known) and self._known[at] == signature
 
     def prepare_root(self) -> None:
         """Make the copy's root ready to be written below, once before each pass."""
@@ -224,27 +182,14 @@ class TreeCopy:
 
     def _see(self, info: os.stat_result, found: Pass, *, is_root: bool = False) -> bool:
         """Count an entry and return whether it is exactly what an earlier pass copied."""
-        allocated = info.st_blocks * 512
+        seen = 0
         if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
             copied, where, seen = self._links.get(info.st_ino, (0, "", 0))
             self._links[info.st_ino] = (copied, where, seen + 1)
-            allocated_once = allocated if seen == 0 else 0
-            found.size_bytes += allocated_once
-            found.reclaimable_bytes += allocated if seen + 1 == info.st_nlink else 0
-        else:
-            found.size_bytes += allocated
-            found.reclaimable_bytes += allocated
-        found.files += not stat.S_ISDIR(info.st_mode)
-        ctime = info.st_ctime_ns
-        if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
-            found.source_mark_ns = max(found.source_mark_ns, ctime)
-        # Of numbers alone, which hash alike in every process. No path: another name gives an inode another ctime.
-        signature = hash((info.st_ino, info.st_size, info.st_mtime_ns, ctime)) & 0xFFFF_FFFF_FFFF_FFFF
-        if ctime < self._fresh_ns or ctime > time.time_ns() + _FUTURE_NS:
-            found.signatures.append(signature)
+        signature = found.see(info, seen, is_root=is_root)
         if self._first:
             return False
-        same = self._is_known(signature)
+        same = signature in self._known
         if not same and stat.S_ISDIR(info.st_mode):
             found.copied += 1
         return same

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from survived.act import fs
+from survived.act import fs, pair
 from survived.act.reconcile import reconcile
 from survived.act.stages import Recovery, Seen, recovery
 from survived.act.task import Task
@@ -168,7 +168,10 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task) -> 
                 fs.rename_new(old_fd, old_name, scrap_fd, scrap)
             operation = journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
         task.enter("remove")
-        fs.remove_tree(scrap_fd, scrap, task.walk)
+        if operation.files >= pair.WORTH_FILES and fs.exists(scrap_fd, scrap) is not None:
+            pair.remove(scrap_fd, scrap, task.walk)
+        else:
+            fs.remove_tree(scrap_fd, scrap, task.walk)
         os.fsync(scrap_fd)
     _remove_below(store, store.staging(operation.id), _quiet)
     if operation.verb is Verb.RESTORE:

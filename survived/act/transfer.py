@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs, pair
 from survived.act.comparing import same_content
-from survived.act.copying import TICK_NS, Pass, TreeCopy
+from survived.act.copying import TreeCopy
+from survived.act.passes import TICK_NS, Pass
 from survived.errors import Refused, SurvivedError
 from survived.model import Holder, Reason
 from survived.observe.holders import find_holders

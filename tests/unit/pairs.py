@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from survived.act import fs, reconcile
-from survived.act.copying import Pass, TreeCopy
+from survived.act.copying import TreeCopy
+from survived.act.passes import Pass
 from survived.act.reconcile import Late
 from tests.unit.engine import snapshot
 
