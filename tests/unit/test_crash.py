@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from survived.act import copying, fs, recover, transfer
+from survived.act import fs, passes, recover, transfer
 from survived.errors import SurvivedError
 from survived.model import Operation, Stage, Verb
 from survived.store.database import Database
@@ -101,7 +101,7 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         patch.setattr(recover, "holders_of", lambda _: ())
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr(fs, "sync_filesystem", lambda _: None)
-        for module in (copying, transfer):
+        for module in (passes, transfer):
             patch.setattr(module, "TICK_NS", 0)
         with build(tmp_path) as rig:
             rig.close()
