@@ -55,6 +55,12 @@ def exchange(parent_fd: int, one: str, other: str) -> None:
 
 def rename_new(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
     """Rename to a name that must not exist yet (EEXIST), and make both directories durable."""
+    _rename_free(from_fd, from_name, to_fd, to_name)
+    os.fsync(to_fd)
+    os.fsync(from_fd)
+
+
+def _rename_free(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
     try:
         _renameat2(from_fd, from_name, to_fd, to_name, _RENAME_NOREPLACE)
     except OSError as error:
@@ -64,8 +70,6 @@ def rename_new(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
         if exists(to_fd, to_name):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name) from error
         os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
-    os.fsync(to_fd)
-    os.fsync(from_fd)
 
 
 def replace(dir_fd: int, fresh: str, name: str) -> None:
@@ -75,14 +79,7 @@ def replace(dir_fd: int, fresh: str, name: str) -> None:
 
 def place(dir_fd: int, fresh: str, name: str) -> None:
     """Give `fresh` a name that must be free (EEXIST) in the same directory, in one step; the caller syncs."""
-    try:
-        _renameat2(dir_fd, fresh, dir_fd, name, _RENAME_NOREPLACE)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        if exists(dir_fd, name):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
-        os.rename(fresh, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    _rename_free(dir_fd, fresh, dir_fd, name)
 
 
 def allow_many_descriptors() -> None:
