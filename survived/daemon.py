@@ -65,7 +65,7 @@ class Daemon:
         self.plan = Plan((), ())
         self.failures, self.troubles = Failures(), Troubles()
         self.paused_until: float | None = None
-        self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = 0.0
+        self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = self._thin_at = 0.0
         self._measured_seconds = 0.0
         self.signals = Signals()
         self._before: Filesystem | None = None
@@ -129,6 +129,9 @@ class Daemon:
             with contextlib.suppress(SurvivedError):
                 for sample in samples:
                     history.record(first.database, sample)
+                if now >= self._thin_at:
+                    self._thin_at = now + 86400.0
+                    history.thin(first.database, now)
 
     def _keep_stores(self, now: float) -> None:
         """Look at the data disks now and then, open what came back, finish what a crash left there."""
