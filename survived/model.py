@@ -8,14 +8,20 @@ Paths are `str` as `os.fsdecode` gives them (surrogateescape keeps names that ar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from survived.terms import CacheState as CacheState
 from survived.terms import Kind as Kind
 from survived.terms import Level as Level
+from survived.terms import LinkState as LinkState
 from survived.terms import Pressure as Pressure
 from survived.terms import Reason as Reason
 from survived.terms import Stage as Stage
+from survived.terms import Standing as Standing
 from survived.terms import Verb as Verb
+
+if TYPE_CHECKING:
+    from survived.findings import Disk, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,11 @@ class Watermarks:
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """One reading of one mounted filesystem, as statvfs gives it to an ordinary user."""
+    """
+    One reading of one mounted filesystem, as statvfs gives it to an ordinary user.
+
+    Where the user's `quota` gives out before the disk does, the figures are the quota's, and `disk` has the disk's.
+    """
 
     mount: str
     device: str
@@ -55,6 +65,9 @@ class Filesystem:
     inodes_used: int
     inodes_available: int
     read_only: bool = False
+    reserved_bytes: int = 0  # free, but only for root
+    quota: Quota | None = None
+    disk: Disk | None = None
 
     @property
     def usage(self) -> float:
@@ -100,7 +113,7 @@ class Cache:
     report_only: str | None = None  # why the daemon never moves it by itself
     move: bool | None = None  # the user's own word; None = by kind
     limit_bytes: int | None = None
-    lock: str | None = None  # a file below path on which the tool holds flock; relative
+    lock: tuple[str, ...] = ()  # patterns of files below path that the tool locks while it works there
     processes: tuple[str, ...] = ()
     shares_links_with: tuple[str, ...] = ()
     clean_command: str | None = None
@@ -129,6 +142,7 @@ class TreeSize:
     foreign: str | None = None  # an example of an entry owned by somebody else
     unreadable: str | None = None  # an example of a directory that cannot be read
     mount_below: str | None = None  # an example of another filesystem below
+    newest_use: float = 0.0  # the latest atime of a file, where the filesystem keeps one; Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,7 @@ class StoreReading:
     available_bytes: int = 0
     ok: bool = True
     reason: str | None = None
+    rotational: bool = False  # a disk that has to seek
 
     @property
     def usage(self) -> float:
@@ -187,6 +202,8 @@ class Rules:
     kinds: frozenset[Kind] = frozenset({Kind.CACHE})
     min_size_bytes: int = 100 * 1024**2
     settle_seconds: float = 60.0
+    budget_bytes: int | None = None  # what the movable caches of one filesystem may take together
+    quiet_hours: tuple[tuple[int, int], ...] = ()  # minutes of the local day, from and to; nothing moves by itself then
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +229,21 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How much of what is used on one filesystem lies in the caches that we know, movable or not."""
+
+    mount: str
+    yours_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What we would do now: every cache appears exactly once, as a move or as a refusal."""
 
     moves: tuple[Move, ...]
     refusals: tuple[Refusal, ...]
+    shares: tuple[Share, ...] = ()  # of the filesystems under pressure
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +264,8 @@ class Operation:
     note: str = ""
     source_mark_ns: int = 0  # the latest ctime of what was copied: what is later was written since
     target_mark_ns: int = 0  # the latest ctime of the copy, by the clock of its own filesystem
+    content_bytes: int = -1  # the lengths of its files, each name once; -1: written before that was counted
+    origin: str = ""  # of a rehome: the tree on the data disk that is left
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +281,41 @@ class Relocation:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkReading:
+    """What stands at the path of something relocated. `leads_to`: of a link that is not ours, where to."""
+
+    item: Relocation
+    standing: Standing
+    leads_to: str | None = None
+    tree_is_there: bool = True
+    disk_is_there: bool = True
+    is_standin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A tree on a data disk that no link leads to. `since`: when it was moved there; None where no journal knows it."""
+
+    store: str
+    cache_id: str
+    source: str
+    target: str
+    since: float | None
+    size_bytes: int
+    why: str  # "eaten", "gone", "elsewhere", "relocated anew", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Standin:
+    """A directory in the place of a link of ours to `target`, whose disk was missing at `since`."""
+
+    cache_id: str
+    source: str
+    target: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the running operation is. Totals are the last measurement and may grow."""
 
@@ -259,7 +323,7 @@ class Progress:
     cache_id: str
     source: str
     target: str
-    phase: str  # "copy", "settle", "sync", "exchange", "reconcile", "remove"
+    phase: str  # "copy", "sync", "settle", "verify", "exchange", "reconcile", "remove"
     began: float
     bytes_done: int = 0
     bytes_total: int = 0
@@ -267,6 +331,31 @@ class Progress:
     files_total: int = 0
     bytes_per_second: float = 0.0
     seconds_left: float | None = None
+    note: str = ""  # what is waited for
+    limit: int = 0  # bytes a second that it is limited to; 0: it is not
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something about a relocated tree that no tool can have done; `path` is below the tree, "" for the tree itself."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeCheck:
+    """What a walk over a relocated tree found; `decide.soundness` judges it by what the journal knows."""
+
+    files: int = 0
+    content_bytes: int = 0
+    changed: int = 0  # entries that their tool changed, made or removed since the move
+    closed: int = 0  # entries that we may not read, which somebody changed since: none are moved
+    compared: int = 0  # files that are as their kept sum says
+    unsummed: int = 0  # files untouched since the move of which no sum is kept
+    read_bytes: int = 0
+    damaged: int = 0
+    damage: tuple[Damage, ...] = ()  # the first of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,28 @@ class CacheState(StrEnum):
     ABSENT = "absent"
 
 
+class Standing(StrEnum):
+    """What stands at the path of something relocated."""
+
+    OUR_LINK = "our link"
+    NOTHING = "nothing"
+    DIRECTORY = "directory"
+    OTHER_LINK = "other link"
+    OTHER = "other"  # a file, a socket
+
+
+class LinkState(StrEnum):
+    """How the link of something relocated stands: the guardian's verdict."""
+
+    OK = "ok"
+    EATEN = "eaten"  # a real directory stands there again
+    GONE = "gone"  # nothing stands there
+    ELSEWHERE = "elsewhere"  # it is a link to another place, or a file
+    DANGLING = "dangling"  # the link is ours and its tree is gone, although the disk is there
+    DISK_MISSING = "disk_missing"
+    STANDIN = "standin"  # an empty directory took its place until the disk is back, because somebody asked for it
+
+
 class Reason(StrEnum):
     """Why something is not moved. The code is for scripts; every refusal carries a sentence beside it."""
 
@@ -48,7 +70,9 @@ class Reason(StrEnum):
     COOLDOWN = "cooldown"
     DANGLING = "dangling"
     DEVICE_NODE = "device_node"
+    DISK_THERE = "disk_there"
     ENOUGH = "enough"
+    EXPOSED = "exposed"
     FAILED_BEFORE = "failed_before"
     HOME_ITSELF = "home_itself"
     IMMUTABLE = "immutable"
@@ -57,8 +81,10 @@ class Reason(StrEnum):
     MOUNT_POINT = "mount_point"
     NOTHING_FREED = "nothing_freed"
     NOT_A_DIRECTORY = "not_a_directory"
+    NOT_EMPTY = "not_empty"
     NOT_NEEDED = "not_needed"
     NOT_OPTED_IN = "not_opted_in"
+    NO_ORPHAN = "no_orphan"
     NOT_OURS = "not_ours"
     NOT_RELOCATED = "not_relocated"
     NO_EXCHANGE = "no_exchange"
@@ -67,9 +93,11 @@ class Reason(StrEnum):
     NO_STORE = "no_store"
     OTHER_FILESYSTEM = "other_filesystem"
     PAUSED = "paused"
+    QUIET_HOURS = "quiet_hours"
     RECENT = "recent"
     REPORT_ONLY = "report_only"
     SOCKET = "socket"
+    STALE = "stale"
     SWITCHED_OFF = "switched_off"
     SYSTEM = "system"
     TOO_SMALL = "too_small"
@@ -77,6 +105,7 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     UNSETTLED = "unsettled"
     WOULD_FILL = "would_fill"
+    WRONG_LEVEL = "wrong_level"
 
 
 class Stage(StrEnum):
@@ -94,6 +123,7 @@ class Verb(StrEnum):
 
     RELOCATE = "relocate"
     RESTORE = "restore"
+    REHOME = "rehome"
 
 
 class Level(StrEnum):

@@ -15,6 +15,7 @@ from survived.model import Reason
 _ACL = "system.posix_acl_"
 _KEPT = ("user.", _ACL, "trusted.", "security.capability")
 _DOUBLE = "trusted.SGI_ACL_"  # how xfs shows root its ACLs a second time
+_ATTRIBUTES_BYTES = 1 << 20  # far more than the attributes of one file take: the kernel's limit is 64 KiB a value
 
 
 class Unkept(Exception):  # noqa: N818  not an error of ours: whoever knows the path makes the refusal of it
@@ -31,17 +32,20 @@ def give(source: int | str, copy: int | str, info: os.stat_result, *, strip: boo
 
     chown clears setuid, an ACL changes the mode, and all of them change the times. Raises `Unkept`.
     """
-    there = os.stat(copy, follow_symlinks=isinstance(copy, int))
+    follow = isinstance(copy, int)
+    there, touched = os.stat(copy, follow_symlinks=follow), False
     if (there.st_uid, there.st_gid) != (info.st_uid, info.st_gid):
         try:
-            os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=isinstance(copy, int))
+            os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=follow)
         except PermissionError as error:
             raise Unkept(Reason.NOT_OURS, "its owner or group is not ours to give") from error
-    _give_xattrs(source, copy, strip=strip)
-    mode = stat.S_IMODE(info.st_mode)
-    if not stat.S_ISLNK(info.st_mode) and stat.S_IMODE(os.stat(copy, follow_symlinks=isinstance(copy, int)).st_mode) != mode:
-        os.chmod(copy, mode)
-    os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=isinstance(copy, int))
+        touched = True
+    touched = _give_xattrs(source, copy, strip=strip) or touched
+    if not stat.S_ISLNK(info.st_mode):
+        mode = os.stat(copy, follow_symlinks=follow).st_mode if touched else there.st_mode
+        if stat.S_IMODE(mode) != stat.S_IMODE(info.st_mode):
+            os.chmod(copy, stat.S_IMODE(info.st_mode))
+    os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=follow)
 
 
 def drop_acls(fd: int) -> None:
@@ -51,7 +55,8 @@ def drop_acls(fd: int) -> None:
             os.removexattr(fd, name)
 
 
-def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> None:
+def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> bool:
+    """Return whether anything was given or taken."""
     names = _list_kept(source)
     stale = [name for name in _list_kept(copy) if name not in names] if strip else []
     name = ""
@@ -62,11 +67,20 @@ def _give_xattrs(source: int | str, copy: int | str, *, strip: bool) -> None:
         for name in stale:
             os.removexattr(copy, name, follow_symlinks=isinstance(copy, int))
     except OSError as error:
-        # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* and capabilities without root.
-        if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG):
+        # ENOTSUP: no xattrs or ACLs there; EPERM: trusted.* and capabilities without root; E2BIG, ERANGE: too long.
+        if error.errno in (errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG, errno.ERANGE) or (
+            error.errno == errno.ENOSPC and _has_room(copy)
+        ):
             raise Unkept(Reason.UNFAITHFUL, f"its extended attribute {name} cannot be kept there") from error
         if error.errno != errno.ENODATA:  # removed meanwhile, which the next pass sees
             raise
+    return bool(names or stale)
+
+
+def _has_room(file: int | str) -> bool:
+    """Tell whether ENOSPC means that one inode's attributes are full (ext4 gives them a block), and not the filesystem."""
+    found = os.statvfs(file if isinstance(file, int) else os.path.dirname(file))
+    return min(found.f_bavail, found.f_bfree) * found.f_frsize > _ATTRIBUTES_BYTES
 
 
 def _list_kept(file: int | str) -> list[str]:

@@ -1,5 +1,5 @@
 """
-Durable primitives on files: exchange, sync, copy_range, remove. The only user of ctypes and of os.rename.
+Durable primitives on files: exchange, sync, copy_range, remove. The only user of os.rename, and the only one of ctypes that acts.
 
 Everything works relative to an open directory and never follows a link in the last component, so that a neighbour
 on a shared disk cannot lead us elsewhere by swapping a name for a link. Nothing here decides anything.
@@ -13,8 +13,11 @@ import errno
 import fcntl
 import os
 import resource
+import signal
+import socket
 import stat
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "ppc64le": 273, "s390x": 282, "risc
 _IOPRIO_IDLE = 3 << 13
 _FS_IOC_GETFLAGS = 0x80086601 if struct.calcsize("P") == 8 else 0x80046601
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
-_CHUNK = 16 << 20
+_NICE = 10
+_WRITE_BACK_SECONDS, _WRITE_BACK_PATIENCE_SECONDS = 0.25, 5.0
 _ENOUGH_DESCRIPTORS = 1 << 16
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -53,11 +57,12 @@ def exchange(parent_fd: int, one: str, other: str) -> None:
     os.fsync(parent_fd)
 
 
-def rename_new(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
-    """Rename to a name that must not exist yet (EEXIST), and make both directories durable."""
+def rename_new(from_fd: int, from_name: str, to_fd: int, to_name: str, *, durable: bool = True) -> None:
+    """Rename to a name that must not exist yet (EEXIST), and make both directories durable, unless the caller syncs."""
     _rename_free(from_fd, from_name, to_fd, to_name)
-    os.fsync(to_fd)
-    os.fsync(from_fd)
+    if durable:
+        os.fsync(to_fd)
+        os.fsync(from_fd)
 
 
 def _rename_free(from_fd: int, from_name: str, to_fd: int, to_name: str) -> None:
@@ -105,9 +110,42 @@ def movable(fd: int) -> Iterator[None]:
         os.fchmod(fd, mode)
 
 
+def unlock_directory(name: str, parent_fd: int) -> None:
+    """Give a directory mode 0700; never follows a link, for whoever may write in its folder could slip one in (ENOTDIR)."""
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)  # fchmod takes no such descriptor
+    finally:
+        os.close(fd)
+
+
 def sync_filesystem(fd: int) -> None:
     """Write everything of the filesystem that holds `fd` to its device; raises the EIO or ENOSPC of a lost write."""
     _check(_libc.syncfs(fd))
+
+
+@contextlib.contextmanager
+def writing_back(fd: int) -> Iterator[None]:
+    """
+    Have what a block writes go to its device while it runs, so that the sync after it finds little.
+
+    By a description of its own: the kernel tells each of a lost write once, and `fd` has yet to hear of it.
+    """
+    own_fd, ended = os.open(".", DIRECTORY, dir_fd=fd), threading.Event()
+
+    def write_back() -> None:
+        while not ended.wait(_WRITE_BACK_SECONDS):
+            with contextlib.suppress(OSError):
+                sync_filesystem(own_fd)
+        os.close(own_fd)
+
+    thread = threading.Thread(target=write_back, name="survived-write-back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(_WRITE_BACK_PATIENCE_SECONDS)
 
 
 def start_writeback(fd: int, offset: int, count: int) -> None:
@@ -119,6 +157,17 @@ def set_idle_io() -> None:
     """Put the calling thread in the idle I/O class; where the kernel or the scheduler has none, nothing changes."""
     if _IOPRIO_SET is not None:
         _libc.syscall(_IOPRIO_SET, 1, 0, _IOPRIO_IDLE)
+
+
+def step_back() -> None:
+    """
+    Let everybody else go first: the calling thread, and what it starts, in the idle I/O class and at nice 10 or more.
+
+    Not in SCHED_IDLE: whoever holds a filesystem's journal and gets no CPU holds up everybody's fsync.
+    """
+    set_idle_io()
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))  # 0 is this thread alone
 
 
 def die_with_parent() -> None:
@@ -133,6 +182,97 @@ def is_fixed(fd: int) -> bool:
     except OSError:
         return False
     return bool(int.from_bytes(flags[:4], "little" if struct.pack("=H", 1)[0] else "big") & _IMMUTABLE_OR_APPEND)
+
+
+def mark_written(top_fd: int, tick: Callable[[int], None]) -> list[str]:
+    """
+    Return the paths, below an open directory, of files that any process has open for writing or mapped so; give each a new ctime.
+
+    For a page that is dirty already takes stores without one.
+
+    A read lease is given only where nobody may write, whoever they are and in whatever namespace; only an owner, or root,
+    may ask. A file that gives none for another reason (another owner, no leases on its filesystem) is taken for unwritten.
+    """
+    found: list[str] = []
+    stack = [(os.dup(top_fd), "")]
+    try:
+        while stack:
+            fd, path = stack.pop()
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            with contextlib.suppress(OSError):  # one that nobody may read is not written below, either
+                                stack.append((os.open(entry.name, DIRECTORY, dir_fd=fd), f"{path}{entry.name}/"))
+                        elif entry.is_file(follow_symlinks=False) and _is_written(entry.name, fd):
+                            found.append(f"{path}{entry.name}")
+                        tick(1)
+            finally:
+                os.close(fd)
+    finally:
+        for fd, _ in stack:
+            os.close(fd)
+    return found
+
+
+def _is_written(name: str, dir_fd: int) -> bool:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        # Whoever opens it to write meanwhile waits for us, and we get a signal: by default one that ends the process.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno != errno.EAGAIN or not _has_leases(fd):
+            return False
+        info = os.fstat(fd)
+        os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _has_leases(fd: int) -> bool:
+    """Tell whether a filesystem gives leases: NFS says EAGAIN to all, as others do for a file that is written."""
+    name = os.readlink(f"/proc/self/fd/{fd}")
+    try:
+        probe_fd = os.open(os.path.dirname(name), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return True  # not to be had: a guess that costs a wait, and no data
+    try:
+        again_fd = os.open(f"/proc/self/fd/{probe_fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(probe_fd)
+    try:
+        fcntl.fcntl(again_fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return False
+    finally:
+        os.close(again_fd)
+    return True
+
+
+def is_bound(parent_fd: int, name: str) -> bool:
+    """
+    Tell whether some process has the socket file `name` bound; False for a stale one, which only its file is left of.
+
+    A datagram socket connects to it: no message comes of that, and a server of another type is not even told. What
+    /proc/net/unix prints misses those bound by a relative path or in another network namespace.
+    """
+    file_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            probe.connect(f"/proc/self/fd/{file_fd}")
+    except ConnectionRefusedError:
+        return False
+    except OSError:  # EPROTOTYPE: another type; EPERM: it talks to one peer only; EACCES: we may not write to it
+        return True
+    finally:
+        os.close(file_fd)
+    return True
 
 
 def exists(parent_fd: int, name: str) -> os.stat_result | None:
@@ -171,72 +311,8 @@ def open_below(root_fd: int, relative: str, *, make: bool = False) -> int:
     return fd
 
 
-def copy_data(source_fd: int, copy_fd: int, found: os.stat_result, tick: Callable[[int], None]) -> None:
-    """
-    Copy a file's data, holes as holes. `tick(bytes)` is called for every chunk and may raise to stop.
-
-    Takes what is there: a file that grows or shrinks meanwhile is caught by its ctime in the next pass.
-    """
-    if found.st_blocks * 512 < found.st_size:
-        _copy_sparse(source_fd, copy_fd, found.st_size, tick)
-    elif found.st_size < 1 << 20:
-        left = found.st_size
-        while left > 0 and (data := os.read(source_fd, left)):
-            _write_all(copy_fd, data)
-            left -= len(data)
-            tick(len(data))
-    else:
-        _copy_range(source_fd, copy_fd, 0, found.st_size, tick)
-
-
-def _copy_sparse(source_fd: int, copy_fd: int, size: int, tick: Callable[[int], None]) -> None:
-    os.ftruncate(copy_fd, size)
-    end = 0
-    while end < size:
-        try:
-            begin = os.lseek(source_fd, end, os.SEEK_DATA)
-            end = os.lseek(source_fd, begin, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end, or it was cut meanwhile
-                return
-            if error.errno != errno.EINVAL:
-                raise
-            begin, end = end, size  # no holes known on this filesystem
-        _copy_range(source_fd, copy_fd, begin, end, tick)
-
-
-def _copy_range(source_fd: int, copy_fd: int, begin: int, end: int, tick: Callable[[int], None]) -> None:
-    at, in_kernel = begin, True
-    while at < end:
-        want = min(_CHUNK, end - at)
-        if in_kernel:
-            try:
-                done = os.copy_file_range(source_fd, copy_fd, want, at, at)
-            except OSError as error:
-                # EXDEV: kernels before 5.19 between filesystems; EINVAL, ENOSYS, EOPNOTSUPP: not for this pair;
-                # EPERM: a swap file or a filter of system calls.
-                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
-                    raise
-                in_kernel = False
-                continue
-        else:
-            data = os.pread(source_fd, min(want, 1 << 20), at)
-            done = len(data)
-            if data:
-                os.lseek(copy_fd, at, os.SEEK_SET)
-                _write_all(copy_fd, data)
-        if done == 0 and in_kernel:  # some FUSE filesystems copy nothing and say no word
-            in_kernel = False
-            continue
-        if done == 0:  # shorter than it was
-            return
-        if want == _CHUNK:
-            start_writeback(copy_fd, at, done)
-        at += done
-        tick(done)
-
-
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, however little the kernel takes at a time."""
     done = os.write(fd, data)
     while done < len(data):
         done += os.write(fd, memoryview(data)[done:])
@@ -285,7 +361,7 @@ def _enter(parent_fd: int, name: str, device: int, tick: Callable[[int], None]) 
     """Open a directory of a tree that is being removed, unlink its files, and return it with its sub directories."""
     mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
     if mode & 0o700 != 0o700:
-        os.chmod(name, 0o700, dir_fd=parent_fd)  # a directory of ours in a parent of ours: no link can be slipped in
+        unlock_directory(name, parent_fd)
     fd = os.open(name, DIRECTORY, dir_fd=parent_fd)
     try:
         if os.fstat(fd).st_dev != device:
@@ -315,7 +391,7 @@ def write_file(path: str, data: bytes, mode: int) -> None:
         try:
             try:
                 os.fchmod(fd, mode)
-                _write_all(fd, data)
+                write_all(fd, data)
                 os.fsync(fd)
             finally:
                 os.close(fd)

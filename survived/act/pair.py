@@ -1,9 +1,10 @@
 """
 A first pass, and a removal, by two processes: threads would take turns at the interpreter's lock, and most is system calls.
 
-To copy, both walk the whole tree and make every directory; each copies the files whose inode falls to it, so that all links
-of one inode are one process's work and nothing has to be agreed upon. To remove, each takes every other branch. The second
-process is a child that dies with us.
+Both take branches of the tree from one queue until it is empty, so that nothing is walked twice and neither waits long for
+the other. A tree with many hard links, or of few folders, is copied by inode instead: both walk all of it, each copies the
+files whose inode falls to it, so that all names of one inode are one process's work and nothing has to be agreed upon.
+The second process is a child that dies with us.
 """
 
 from __future__ import annotations
@@ -20,42 +21,62 @@ from typing import TYPE_CHECKING, Any
 
 from survived.act import fs
 from survived.act.copying import TreeCopy
+from survived.act.looking import walk
+from survived.act.pace import Pace, chunk_for
+from survived.act.passes import Pass
 from survived.errors import Refused, SurvivedError
 from survived.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from survived.act.passes import Pass
+    from collections.abc import Callable, Iterator
 
 WORTH_FILES = 4000
 """A child takes about 60 ms to start, in which one process copies some 1,000 files."""
-_REPORT_ENTRIES = 500
+_REPORT_ENTRIES, _REPORT_SECONDS = 500, 0.3
 _ENOUGH_BRANCHES, _MOST_BRANCHES, _DEEPEST = 32, 1024, 6
+_LOOKED_INTO, _LOOKED_AT = 16, 32
 
 
-def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None]) -> Pass:
-    """Run the first pass of `copy` with a child's help; raises what either of them meets."""
+def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None], rate: int = 0) -> Pass:
+    """
+    Run the first pass of `copy` with a child's help; raises what either of them meets.
+
+    `tick` is told what the child does, which keeps to `rate` bytes a second by itself (0: no limit).
+    """
+    branches = _branches(source_fd)[:_MOST_BRANCHES]
+    if len(branches) < _ENOUGH_BRANCHES or _has_links(source_fd, branches):
+        branches = []
     copy.prepare_root()
-    child = _start(["copy", str(source_fd), str(copy_fd), os.fsencode(source).hex()], (source_fd, copy_fd))
+    queue = _Queue(branches)
+    words = ["copy", str(source_fd), str(copy_fd), os.fsencode(source).hex(), str(rate), *map(str, queue.fds)]
+    child = _start(words, (source_fd, copy_fd, *queue.fds))
     heard: dict[str, Any] = {}
     listener = threading.Thread(target=_listen, args=(child, tick, heard), name="survived-pair", daemon=True)
     listener.start()
     try:
-        own = copy.run_share(0, 2)
-        while listener.is_alive():
-            listener.join(0.1)
-            tick(0, 0)  # raises if we are to stop
+        with fs.writing_back(copy_fd) if rate == 0 else contextlib.nullcontext():
+            if branches:
+                own = copy.run_top(frozenset(branches))
+                queue.open()
+                for branch in queue.take():
+                    copy.run_branch(branch, own)
+            else:
+                own = copy.run_share(0, 2)
+            while listener.is_alive():
+                listener.join(0.05)
+                tick(0, 0)  # raises if we are to stop
     finally:
         child.kill()
         child.wait()
         listener.join()
+        queue.close()
         if child.stdout is not None:
             child.stdout.close()
     if "error" in heard:
         raise _rebuilt(heard["error"])
     if "signatures" not in heard:
         raise SurvivedError(f"Cannot move '{source}': the second copying process ended early. Nothing was changed.")
+    own.copied += heard["copied"]
     return copy.complete(own, heard["signatures"])
 
 
@@ -63,9 +84,11 @@ def remove(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
     """Remove a large tree as `fs.remove_tree` does, which ends what the two leave."""
     with fs.opened(name, dir_fd=parent_fd) as top_fd:
         branches = _branches(top_fd)[:_MOST_BRANCHES]
-        child = _start(["remove", str(top_fd), *(os.fsencode(branch).hex() for branch in branches[1::2])], (top_fd,))
+        queue = _Queue(branches)
+        queue.open()
+        child = _start(["remove", str(top_fd), *map(str, queue.fds)], (top_fd, *queue.fds))
         try:
-            for branch in branches[::2]:
+            for branch in queue.take():
                 _remove_branch(top_fd, branch, tick)
             while child.poll() is None:
                 tick(0)
@@ -73,6 +96,7 @@ def remove(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
         finally:
             child.kill()
             child.wait()
+            queue.close()
             if child.stdout is not None:
                 child.stdout.close()
     fs.remove_tree(parent_fd, name, tick)
@@ -81,10 +105,63 @@ def remove(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
 def _start(words: list[str], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
     house = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "survived.act.pair", *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=fds, cwd="/",
+        [sys.executable, "-P", "-S", "-m", "survived.act.pair", *words],  # no site: nothing of others is needed
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=fds, cwd="/", process_group=0,  # Ctrl-C is for us
         env={"PYTHONPATH": house, "PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
+
+
+class _Queue:
+    """Branches that several processes share: numbers in a pipe, which the kernel gives out, of names in a file in memory."""
+
+    def __init__(self, branches: list[str]) -> None:
+        self._count = len(branches)
+        self._read, self._write = os.pipe()
+        self._names = os.memfd_create("survived-branches")
+        with open(os.dup(self._names), "wb") as file:
+            file.write(b"\0".join(map(os.fsencode, branches)))
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """What a child needs to take from the queue, too."""
+        return self._read, self._names
+
+    def open(self) -> None:
+        """Give the branches out; they are few enough for a pipe."""
+        os.write(self._write, b"".join(number.to_bytes(4, "little") for number in range(self._count)))
+        os.close(self._write)
+        self._write = -1
+
+    def take(self) -> Iterator[str]:
+        """Yield branches until none is left."""
+        return _take(*self.fds)
+
+    def close(self) -> None:
+        for fd in (self._read, self._write, self._names):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _take(read: int, names: int) -> Iterator[str]:
+    number = os.read(read, 4)  # waits until the queue is open
+    branches = os.pread(names, os.fstat(names).st_size, 0).split(b"\0")
+    while number:
+        yield os.fsdecode(branches[int.from_bytes(number, "little")])
+        number = os.read(read, 4)
+
+
+def _has_links(top_fd: int, branches: list[str]) -> bool:
+    """Look into some of the branches for files that have several names."""
+    for branch in branches[:: max(1, len(branches) // _LOOKED_INTO)]:
+        with contextlib.suppress(OSError):
+            fd = fs.open_below(top_fd, branch)
+            try:
+                for _, (_, is_directory, info) in zip(range(_LOOKED_AT), walk(fd), strict=False):
+                    if info is not None and info.st_nlink > 1 and not is_directory:
+                        return True
+            finally:
+                os.close(fd)
+    return False
 
 
 def _branches(top_fd: int) -> list[str]:
@@ -98,7 +175,7 @@ def _branches(top_fd: int) -> list[str]:
                 fd = fs.open_below(top_fd, branch)
                 try:
                     with os.scandir(fd) as entries:
-                        below = [f"{branch}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+                        below = [os.path.join(branch, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
                 finally:
                     os.close(fd)
                 deeper += below
@@ -133,6 +210,7 @@ def _listen(child: subprocess.Popen[bytes], tick: Callable[[int, int], None], he
             except SurvivedError:  # the other thread meets it, too
                 continue
         elif "signatures" in said:
+            heard["copied"] = said["copied"]
             signatures = array("Q")
             signatures.frombytes(stream.read(said["signatures"]))
             heard["signatures"] = signatures
@@ -149,35 +227,52 @@ def _rebuilt(error: dict[str, Any]) -> Exception:
 
 
 def main() -> None:
-    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX`, or `remove TOP_FD BRANCH_IN_HEX...`."""
+    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX RATE QUEUE_FDS`, or `remove TOP_FD QUEUE_FDS`."""
     fs.die_with_parent()
     if sys.argv[1] == "remove":
-        for branch in sys.argv[3:]:
-            _remove_branch(int(sys.argv[2]), os.fsdecode(bytes.fromhex(branch)), lambda _: None)
+        for branch in _take(int(sys.argv[3]), int(sys.argv[4])):
+            _remove_branch(int(sys.argv[2]), branch, lambda _: None)
         return
-    source_fd, copy_fd, source = int(sys.argv[2]), int(sys.argv[3]), os.fsdecode(bytes.fromhex(sys.argv[4]))
+    # Opened anew: a descriptor that was handed on has one place in its listing for both, and each would miss what the other gets.
+    source_fd, copy_fd = (os.open(".", fs.DIRECTORY, dir_fd=int(word)) for word in sys.argv[2:4])
+    source = os.fsdecode(bytes.fromhex(sys.argv[4]))
+    rate = int(sys.argv[5])
+    pace = Pace(rate, time.sleep) if rate > 0 else None
     done = {"bytes": 0, "entries": 0}
+    said_at = time.monotonic()
 
     def say(said: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()
 
     def tick(size: int, entries: int) -> None:
+        nonlocal said_at
         done["bytes"] += size
         done["entries"] += entries
-        if done["entries"] >= _REPORT_ENTRIES or done["bytes"] > 1 << 26:
+        if done["entries"] >= _REPORT_ENTRIES or time.monotonic() - said_at > _REPORT_SECONDS:
             say(done)
+            said_at = time.monotonic()
             done.update(bytes=0, entries=0)
+        if pace is not None:
+            pace.spend(size, entries)
 
     try:
-        found = TreeCopy(source_fd, copy_fd, source, tick).run_share(1, 2)
+        copy = TreeCopy(source_fd, copy_fd, source, tick)
+        copy.content.chunk = chunk_for(rate)
+        read, names = map(int, sys.argv[6:])
+        if os.fstat(names).st_size:
+            found = Pass()
+            for branch in _take(read, names):
+                copy.run_branch(branch, found)
+        else:
+            found = copy.run_share(1, 2)
     except Refused as error:
         say({"error": {"reason": error.reason.value, "message": error.message}})
     except OSError as error:
         say({"error": {"errno": error.errno or 5}})
     else:
         raw = found.signatures.tobytes()
-        say({"signatures": len(raw)})
+        say({"signatures": len(raw), "copied": found.copied})
         sys.stdout.buffer.write(raw)
         sys.stdout.flush()
 

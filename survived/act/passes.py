@@ -23,6 +23,8 @@ _FUTURE_NS = 5_000_000_000
 """A ctime this far ahead comes from a clock that was put back or is another machine's, and tells nothing about now."""
 _FEW = 100_000
 """A set of so many hashes is some 8 MB, and ten times as fast as a search."""
+_BUCKET_BITS = 10
+_BUCKET_SHIFT = 64 - _BUCKET_BITS
 
 
 @dataclass(slots=True)
@@ -32,15 +34,18 @@ class Pass:
     files: int = 0
     size_bytes: int = 0
     reclaimable_bytes: int = 0
+    content_bytes: int = 0
     copied: int = 0  # differences that were mended: 0 means that the copy was faithful already
     source_mark_ns: int = 0
     target_mark_ns: int = 0
     began_ns: int = field(default_factory=time.time_ns)
     signatures: array[int] = field(default_factory=lambda: array("Q"))
 
-    def see(self, info: os.stat_result, names_before: int, *, is_root: bool) -> int:
+    def see(self, info: os.stat_result, names_before: int, place: int, *, is_root: bool) -> int:
         """
         Count an entry, the `names_before`-th link of its inode (from 0), and return the hash of what it is now.
+
+        `place` stands for the path of its folder: who moves a folder leaves all below it as it was, but for its path.
 
         What changed since the pass began is not remembered: two changes in one tick of the clock have one ctime.
         """
@@ -48,26 +53,37 @@ class Pass:
         self.size_bytes += allocated if names_before == 0 else 0
         self.reclaimable_bytes += allocated if is_directory or names_before + 1 >= info.st_nlink else 0
         self.files += not is_directory
+        self.content_bytes += 0 if is_directory else info.st_size
         ctime = info.st_ctime_ns
         if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
             self.source_mark_ns = max(self.source_mark_ns, ctime)
-        # Of numbers alone, which hash alike in every process. No path: another name gives an inode another ctime.
-        signature = hash((info.st_ino, info.st_size, info.st_mtime_ns, ctime)) & 0xFFFF_FFFF_FFFF_FFFF
+        # Of numbers alone, which hash alike in every process. No name: another one gives an inode another ctime.
+        signature = hash((info.st_ino, info.st_size, info.st_mtime_ns, ctime, place)) & 0xFFFF_FFFF_FFFF_FFFF
         if ctime < self.began_ns - TICK_NS or ctime > time.time_ns() + _FUTURE_NS:
             self.signatures.append(signature)
         return signature
 
 
 class Known:
-    """The signatures of a pass, for asking: a set while there are few, else sorted, 8 bytes each."""
+    """The signatures of a pass, for asking: a set while there are few, else 8 bytes each, in buckets that are sorted."""
 
     def __init__(self, signatures: array[int]) -> None:
-        few = len(signatures) <= _FEW
-        self._few = frozenset(signatures) if few else frozenset()
-        self._sorted = array("Q") if few else array("Q", sorted(signatures))
+        self._few: frozenset[int] = frozenset()
+        self._buckets: list[array[int]] = []
+        if len(signatures) <= _FEW:
+            self._few = frozenset(signatures)
+            return
+        # They are hashes, so equal shares fall to each. Never all at once as a list: its numbers take 40 bytes each.
+        self._buckets = [array("Q") for _ in range(1 << _BUCKET_BITS)]
+        buckets = self._buckets
+        for signature in signatures:
+            buckets[signature >> _BUCKET_SHIFT].append(signature)
+        for number, bucket in enumerate(buckets):
+            buckets[number] = array("Q", sorted(bucket))
 
     def __contains__(self, signature: int) -> bool:
-        if not self._sorted:
+        if not self._buckets:
             return signature in self._few
-        at = bisect_left(self._sorted, signature)
-        return at < len(self._sorted) and self._sorted[at] == signature
+        bucket = self._buckets[signature >> _BUCKET_SHIFT]
+        at = bisect_left(bucket, signature)
+        return at < len(bucket) and bucket[at] == signature

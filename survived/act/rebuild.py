@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the trees of one store say. Orphans are targets to which no link leads."""
+    """
+    What the trees of one store say. Orphans are targets to which no link leads.
+
+    Asides stand beside a link: the old tree of a move that was not at its end when the journal was lost, or its copy.
+    """
 
     relocations: tuple[Relocation, ...]
     orphans: tuple[str, ...]
+    asides: tuple[str, ...] = ()
 
 
 def read_trees(store: Store, names: Mapping[str, str], now: float) -> Found:
@@ -50,12 +55,19 @@ def read_trees(store: Store, names: Mapping[str, str], now: float) -> Found:
                 pending.append(f"{where}/")
             else:
                 orphans.append(target)
-    return Found(tuple(relocations), tuple(orphans))
+    return Found(tuple(relocations), tuple(orphans), tuple(_asides(store, relocations)))
+
+
+def _asides(store: Store, relocations: list[Relocation]) -> list[str]:
+    """Return what has one of this store's names beside the links that were found."""
+    prefix = store.aside(0).rpartition("-")[0]
+    folders = sorted({os.path.dirname(item.source) for item in relocations})
+    return [os.path.join(folder, name) for folder in folders for name in sorted(os.listdir(folder)) if name.startswith(prefix)]
 
 
 def _source_of(path: str, target: str) -> str | None:
-    """Return the source whose link leads to `target`: the mirrored path, or without the number of a second tree of that path."""
-    for source in (path, re.sub(r"~\d+$", "", path)):
+    """Return the source whose link leads to `target`: the mirrored path, or without the numbers that kept places apart."""
+    for source in (path, re.sub(r"~\d+$", "", path), re.sub(r"~\d+(?=/|$)", "", path)):
         if os.path.islink(source) and os.readlink(source) == target:
             return source
     return None

@@ -5,7 +5,8 @@ Two marks tell late from early, each by the clock of its own filesystem: what is
 tree was written after it was copied; what is newer than the target mark in the new tree was changed there since. Both
 are in the journal, so this works after a crash too, and a repeat finds nothing to do: what is brought over gets its
 name when it is complete. A directory that was moved keeps the times of what is in it, so below one that changed late
-nothing counts as seen before, and below one that changed in the new tree nothing is removed.
+nothing counts as seen before, and below one that may have been moved in the new tree nothing is removed. Moving one
+changes it and the folder in which it stands; who makes or removes an entry in it changes only the one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.copying import TreeCopy
+from survived.act.looking import latest_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,27 +41,58 @@ class Late:
 
 
 def reconcile(
-    old_fd: int, new_fd: int, *, source_mark_ns: int, target_mark_ns: int, source: str, tick: Callable[[int, int], None]
+    old_fd: int,
+    new_fd: int,
+    *,
+    source_mark_ns: int,
+    target_mark_ns: int,
+    source: str,
+    tick: Callable[[int, int], None],
+    removes: bool = True,
 ) -> Late:
     """
     Make `new_fd` hold every late change of `old_fd`; never touches what changed in the new tree.
 
-    An old tree that is empty while the new one is not is taken for an accident: nothing is removed then.
+    An old tree that is empty while the new one is not is taken for an accident: nothing is removed then, nor without `removes`.
     """
-    merge = _Merge(old_fd, new_fd, source_mark_ns, target_mark_ns, source, tick)
+    if _is_quiet(old_fd, new_fd, source_mark_ns, tick, removes=removes):
+        return Late()
+    merge = _Merge(old_fd, new_fd, source_mark_ns, target_mark_ns, source, tick, removes=removes)
     merge.run(old_fd, new_fd)
     return merge.late
 
 
+def _is_quiet(old_fd: int, new_fd: int, source_mark_ns: int, tick: Callable[[int, int], None], *, removes: bool) -> bool:
+    """
+    Tell, by the old tree alone, whether nothing at all came late, as nearly always.
+
+    Whatever happened in a folder is in its ctime. But the exchange moved the root's own: there the names have to tell,
+    also those that an earlier start left in the new one.
+    """
+    latest = latest_change(old_fd, tick)
+    if latest is None or latest > source_mark_ns:
+        return False
+    if not removes:
+        return True
+    with os.scandir(old_fd) as entries:
+        count = sum(1 for _ in entries)
+    with os.scandir(new_fd) as entries:
+        return all(fs.exists(old_fd, entry.name) is not None and (count := count - 1) >= 0 for entry in entries) and count == 0
+
+
 @dataclass(slots=True)
 class _Folder:
-    """A directory that both trees have. `is_late`: it or one above changed late; `may_remove`: none of them changed there."""
+    """
+    A directory that both trees have. `is_late`: it or one above changed late; `may_remove`: none of them was moved in the new
+    tree; `is_touched`: it changed there.
+    """
 
     old: int
     new: int
     path: str
     is_late: bool
     may_remove: bool
+    is_touched: bool
     takes_metadata: bool = False
     times: tuple[int, int] = (0, 0)
     is_changed: bool = False  # by us
@@ -78,16 +111,19 @@ class _Merge:
     """One run over both trees."""
 
     def __init__(
-        self, old_fd: int, new_fd: int, source_mark: int, target_mark: int, source: str, tick: Callable[[int, int], None]
-    ) -> None:
+        self, old_fd: int, new_fd: int, source_mark: int, target_mark: int, source: str, tick: Callable[[int, int], None],
+        *, removes: bool,
+    ) -> None:  # fmt: skip
         self.late = Late()
+        self._removes = removes
         self._source_mark, self._target_mark, self._source, self._tick = source_mark, target_mark, source, tick
         self._copier = TreeCopy(old_fd, new_fd, source, tick)
         self._ours: dict[int, int] = {}  # inode: its ctime, which moved because we took one of its names
 
     def run(self, old_fd: int, new_fd: int) -> None:
         # One frame a level, as deep as the tree is.
-        stack = [_Folder(os.dup(old_fd), os.dup(new_fd), "", is_late=False, may_remove=bool(os.listdir(old_fd)))]
+        may_remove, touched = self._removes and bool(os.listdir(old_fd)), self._is_root_touched(old_fd, new_fd)
+        stack = [_Folder(os.dup(old_fd), os.dup(new_fd), "", is_late=False, may_remove=may_remove, is_touched=touched)]
         try:
             self._merge(stack[0])
             while stack:
@@ -117,8 +153,13 @@ class _Merge:
         except BaseException:
             os.close(new)
             raise
-        is_late, may_remove = folder.is_late or changed, folder.may_remove and not touched
-        return _Folder(old, new, f"{folder.path}{name}/", is_late, may_remove, changed and not touched)
+        is_late, may_remove = folder.is_late or changed, folder.may_remove and not (touched and folder.is_touched)
+        return _Folder(old, new, f"{folder.path}{name}/", is_late, may_remove, touched, changed and not touched)
+
+    def _is_root_touched(self, old_fd: int, new_fd: int) -> bool:
+        """The exchange gives a root another ctime; its mtime is the other's until something is made, moved or removed in it."""
+        mtime_ns = os.fstat(old_fd).st_mtime_ns
+        return mtime_ns > self._source_mark or os.fstat(new_fd).st_mtime_ns != mtime_ns
 
     def _merge(self, folder: _Folder) -> None:
         with os.scandir(folder.old) as entries:

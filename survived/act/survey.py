@@ -6,6 +6,7 @@ Each refusal names the first entry that causes it. The copy checks again what ca
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,9 +17,10 @@ from survived.errors import Refused
 from survived.model import Reason
 from survived.observe.disks import is_below, read_mounts
 from survived.observe.holders import holds_interpreter
+from survived.observe.neighbours import find_exposed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 _SYSTEM = frozenset(
@@ -52,6 +54,11 @@ def check_source(source: str, *, home: str, store_device: int, verb: str = "move
         raise refuse(Reason.SYSTEM, "it belongs to the system")
     if os.geteuid() != 0 and found.st_uid != os.geteuid():
         raise refuse(Reason.NOT_OURS, f"it belongs to uid {found.st_uid}")
+    if (why := find_exposed(os.path.dirname(source), frozenset({os.geteuid(), found.st_uid}))) is not None:
+        raise refuse(Reason.EXPOSED, why, "Take that right away: chmod go-w, or chmod +t where others must write.")
+    if _is_fixed(os.path.dirname(real)):
+        why = f"'{os.path.dirname(real)}' is immutable or append-only (chattr), and the link must stand there"
+        raise refuse(Reason.IMMUTABLE, why)
     if not os.access(os.path.dirname(real), os.W_OK | os.X_OK):
         raise refuse(Reason.NOT_OURS, f"'{os.path.dirname(real)}' is not writable for us, and the link must stand there")
     if os.stat(os.path.dirname(real)).st_dev != found.st_dev:
@@ -72,9 +79,7 @@ def survey(source: str, tick: Callable[[int, int], None]) -> None:
 
     A relative link that leads out of the tree would lead elsewhere from the data disk. `tick(0, 1)` for each entry.
     """
-    roots = (os.path.realpath(source), source)
-    bound = _bound_sockets()
-    with fs.opened(source) as top_fd:
+    with _opened_top(source) as top_fd:
         device = os.fstat(top_fd).st_dev
         # A frame: an open directory, its path, its sub directories still to do. One descriptor a level, not a directory.
         stack = [(os.dup(top_fd), "", [""])]
@@ -95,15 +100,34 @@ def survey(source: str, tick: Callable[[int, int], None]) -> None:
                 stack.append((deeper_fd, f"{path}{name}/" if name else "", []))
                 if os.fstat(deeper_fd).st_dev != device:
                     raise _refuse(source, f"{path}{name}", Reason.MOUNT_POINT, "another filesystem is mounted there")
-                stack[-1][2].extend(_folder(source, roots, deeper_fd, stack[-1][1], bound, tick))
+                stack[-1][2].extend(_folder(source, deeper_fd, stack[-1][1], tick))
         finally:
             for fd, *_ in stack:
                 os.close(fd)
 
 
-def _folder(
-    source: str, roots: tuple[str, ...], fd: int, path: str, bound: frozenset[str], tick: Callable[[int, int], None]
-) -> list[str]:
+@contextlib.contextmanager
+def _opened_top(source: str) -> Iterator[int]:
+    try:
+        fd = os.open(source, fs.DIRECTORY)
+    except PermissionError as error:
+        raise _refuse(source, "", Reason.UNREADABLE, "it cannot be read") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_fixed(folder: str) -> bool:
+    """Tell whether nothing may be renamed in a folder; one that cannot be opened tells nothing."""
+    try:
+        with fs.opened(folder) as fd:
+            return fs.is_fixed(fd)
+    except OSError:
+        return False
+
+
+def _folder(source: str, fd: int, path: str, tick: Callable[[int, int], None]) -> list[str]:
     """Look at each entry of one open directory; return the names of its sub directories."""
     me, below = os.geteuid(), []
     with os.scandir(fd) as entries:
@@ -114,7 +138,7 @@ def _folder(
                 continue
             try:
                 found = entry.stat(follow_symlinks=False)
-                why = _objection(entry, found, roots, where, me, bound, fd)
+                why = _objection(entry, found, where, me, fd)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -133,15 +157,7 @@ def _refuse(source: str, where: str, reason: Reason, why: str) -> Refused:
     return Refused(reason, f"Cannot move '{source}': '{where or '.'}' in it: {why}. Nothing was changed.")
 
 
-def _objection(
-    entry: os.DirEntry[str],
-    found: os.stat_result,
-    roots: tuple[str, ...],
-    where: str,
-    me: int,
-    bound: frozenset[str],
-    fd: int,
-) -> tuple[Reason, str] | None:
+def _objection(entry: os.DirEntry[str], found: os.stat_result, where: str, me: int, fd: int) -> tuple[Reason, str] | None:
     mode = found.st_mode
     if me not in (0, found.st_uid):
         return Reason.NOT_OURS, f"it belongs to uid {found.st_uid}"
@@ -154,7 +170,7 @@ def _objection(
                 Reason.LEAVING_LINK,
                 f"it is a relative link to '{to}', out of the tree, and would point elsewhere from the data disk",
             )
-    elif stat.S_ISSOCK(mode) and any(os.path.join(root, where) in bound for root in roots):
+    elif stat.S_ISSOCK(mode) and fs.is_bound(fd, entry.name):
         return Reason.SOCKET, "it is a socket in use"
     elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         return Reason.DEVICE_NODE, "it is a device node"
@@ -169,12 +185,3 @@ def _climbs_out(where: str, to: str) -> bool:
         if depth < 0:
             return True
     return False
-
-
-def _bound_sockets() -> frozenset[str]:
-    """Return the paths of all bound Unix sockets (/proc/net/unix, the eighth column, which may hold spaces)."""
-    try:
-        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
-            return frozenset(fields[7] for line in file if len(fields := line.rstrip("\n").split(None, 7)) == 8)
-    except OSError:
-        return frozenset()

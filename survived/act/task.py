@@ -4,14 +4,24 @@ What a running operation tells the loop, and how the loop stops it: counters wri
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
+from survived.act.pace import Pace
 from survived.errors import Stopped
 from survived.model import Progress, Verb
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterator
+
+COUNTED = ("copy", "verify")
+"""The phases that have bytes, a rate and an end in sight; each begins at zero."""
+
+
+_WAITING = ("sync", "settle")
+"""The phases that take turns while something is waited for, which `note` names."""
 
 
 class Task:
@@ -24,21 +34,41 @@ class Task:
         self.note = ""
         self.began = time.time()
         self.bytes_done = self.bytes_total = self.files_done = self.files_total = 0
-        self._copy_began = time.monotonic()
-        self._copy_seconds = 0.0
+        self.rate = 0  # bytes a second that counted phases are limited to; 0: no limit
+        self._pace: Pace | None = None
+        self._clock = time.monotonic()
+        self._seconds: float | None = None  # what the last counted phase took, when it has ended
 
     def begin(self, verb: Verb, cache_id: str, source: str, target: str, *, bytes_total: int, files_total: int) -> None:
         """Name what is being done and how much is expected."""
         self.verb, self.cache_id, self.source, self.target = verb, cache_id, source, target
         self.bytes_total, self.files_total = bytes_total, files_total
 
+    def limit(self, bytes_per_second: int) -> None:
+        """Limit the rate of what is counted from here on; 0 for no limit."""
+        self.rate = bytes_per_second
+        self._pace = Pace(bytes_per_second, self.wait) if bytes_per_second > 0 else None
+
+    @contextlib.contextmanager
+    def sharing(self, parts: int) -> Iterator[int]:
+        """Take one of `parts` equal shares of the rate while others, who pace themselves, take the rest; yield a share."""
+        whole, share = self.rate, self.rate // parts
+        self.limit(share)
+        try:
+            yield share
+        finally:
+            self.limit(whole)
+
     def enter(self, phase: str) -> None:
-        """Begin a phase; "copy" starts the clock of the rate."""
+        """Begin a phase; a counted one starts the clock of the rate."""
+        if phase in COUNTED:
+            self.bytes_done = self.files_done = 0
+            self._clock, self._seconds = time.monotonic(), None
+        elif self.phase in COUNTED:
+            self._seconds = time.monotonic() - self._clock
         self.phase = phase
-        if phase == "copy":
-            self._copy_began = time.monotonic()
-        elif not self._copy_seconds:
-            self._copy_seconds = time.monotonic() - self._copy_began
+        if phase not in _WAITING:
+            self.note = ""
         self.check()
 
     def check(self) -> None:
@@ -47,8 +77,14 @@ class Task:
             raise Stopped(f"Stopped while moving '{self.source}'. It is undone or finished by itself at the next start.")
 
     def tick(self, size: int, entries: int) -> None:
-        """Count what was copied; raises `Stopped`."""
-        if self.phase == "copy":
+        """Count what was done, and wait if that was too fast; raises `Stopped`."""
+        self.count(size, entries)
+        if self._pace is not None and self.phase in COUNTED:
+            self._pace.spend(size, entries)
+
+    def count(self, size: int, entries: int) -> None:
+        """Count what somebody did who waits by himself; raises `Stopped`."""
+        if self.phase in COUNTED:
             self.bytes_done += size
             self.files_done += entries
         if self.stop.is_set():
@@ -65,12 +101,12 @@ class Task:
             self.check()
 
     def progress(self) -> Progress:
-        """Return a snapshot; rate and time left are about the copy."""
-        spent = self._copy_seconds or time.monotonic() - self._copy_began
+        """Return a snapshot; rate and time left are about the phase that is counted, or was last."""
+        spent = self._seconds if self._seconds is not None else time.monotonic() - self._clock
         rate = self.bytes_done / spent if spent > 0.05 else 0.0
         left = max(0, self.bytes_total - self.bytes_done)
         return Progress(
             self.verb, self.cache_id, self.source, self.target, self.phase, self.began, self.bytes_done,
             max(self.bytes_total, self.bytes_done), self.files_done, max(self.files_total, self.files_done), rate,
-            left / rate if self.phase == "copy" and rate > 0 else None,
+            left / rate if self.phase in COUNTED and rate > 0 else None, self.note, self.rate,
         )  # fmt: skip

@@ -7,9 +7,6 @@ Leaves the tool's own lock held, where the tool has one, so that the caller can 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,58 +14,65 @@ from typing import TYPE_CHECKING
 from survived.act import fs, pair
 from survived.act.comparing import same_content
 from survived.act.copying import TreeCopy
+from survived.act.locks import ToolLocks
+from survived.act.pace import chunk_for
 from survived.act.passes import TICK_NS, Pass
 from survived.errors import Refused, SurvivedError
 from survived.model import Holder, Reason
-from survived.observe.holders import find_holders
+from survived.observe.holders import find_binds, find_holders
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
     from survived.act.task import Task
+    from survived.store.sums import SumsFile
 
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """How careful to be: seconds of quiet before the exchange, how long to wait for them, and how to verify."""
+    """How careful to be: seconds of quiet before the exchange, how long to wait for them, how to verify, and how fast."""
 
     settle_seconds: float = 60.0
     patience_seconds: float = 180.0
     verify_content: bool = False
+    rate: int = 0  # bytes a second for copying and verifying; 0: no limit
 
 
-def holders_of(path: str, lock: str | None = None) -> tuple[Holder, ...]:
-    """Return who holds anything below `path`, but for those who only wait for the tool's own lock, and ourselves."""
-    found = find_holders([path]).get(path, ())
-    waiting = None if lock is None else os.path.join(os.path.realpath(path), lock)
-    return tuple(holder for holder in found if holder.path != waiting)
+def holders_of(path: str, excused: frozenset[str] = frozenset()) -> tuple[Holder, ...]:
+    """Return who holds anything below `path`, but for those who only wait for a lock that is `excused`, and ourselves."""
+    found = (*find_holders([path]).get(path, ()), *find_binds(path))
+    return tuple(holder for holder in found if holder.path not in excused)
 
 
 def name_holders(holders: tuple[Holder, ...]) -> str:
     """Return "python (pid 4711) and 2 more"."""
-    names = [f"{holder.name} (pid {holder.pid})" for holder in {h.pid: h for h in holders}.values()]
+    names = [f"{h.name} (pid {h.pid})" if h.pid else h.name for h in {holder.pid: holder for holder in holders}.values()]
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def copy_settled(
-    source: str, source_fd: int, copy_fd: int, lock: str | None, care: Care, task: Task, locks: contextlib.ExitStack
-) -> Pass:
+    source: str, source_fd: int, copy_fd: int, lock: tuple[str, ...], care: Care, task: Task, locks: contextlib.ExitStack,
+    sums: SumsFile | None = None,
+) -> Pass:  # fmt: skip
     """
     Copy until a pass finds the copy complete, synced, and the source settled; return that last pass.
 
-    The tool's lock, once got, stays held in `locks`. Raises `Refused` (BUSY or UNSETTLED) when patience ends, after
-    which the caller removes the copy; whatever the copy's filesystem says comes as OSError.
+    The tool's lock, once got, stays held in `locks`. Where content is verified, `sums` gets what was read back. Raises
+    `Refused` (BUSY or UNSETTLED) when patience ends, after which the caller removes the copy; whatever the copy's
+    filesystem says comes as OSError.
     """
     copy = TreeCopy(source_fd, copy_fd, source, task.tick)
-    holders = holders_of(source, lock)
-    _write_back(source_fd, holders)
+    copy.content.chunk = chunk_for(care.rate)
+    task.limit(care.rate)
+    tool = ToolLocks(source, source_fd, lock, locks)
+    began_ns, holders = _look_before(source, source_fd, tool)
     task.enter("copy")
-    if task.files_total >= pair.WORTH_FILES:
-        found = pair.first_pass(copy, source, source_fd, copy_fd, task.tick)
+    if task.files_total >= pair.WORTH_FILES and not any(holder.writes for holder in holders):
+        with task.sharing(2) as share:
+            found = pair.first_pass(copy, source, source_fd, copy_fd, task.count, share)
     else:
-        found = copy.run_pass()
+        found = copy.run_pass(began_ns)
     task.enter("settle")
     deadline = time.monotonic() + care.patience_seconds
-    locked = lock is None
     verified, suspect = not care.verify_content, ""
     while True:
         # Synced before the look that decides, so that nothing is left to write when it says that all is there.
@@ -76,11 +80,12 @@ def copy_settled(
         fs.sync_filesystem(copy_fd)
         task.enter("settle")
         time.sleep(TICK_NS / 1e9)
-        locked = locked or _take_lock(source_fd, str(lock), locks)
-        _write_back(source_fd, holders)
-        found = copy.run_pass()
+        locked = tool.take()
+        began_ns, _ = _look_before(source, source_fd, tool)
+        # A copy that is faithful needs no second look as long as nothing changed in the source.
+        found = copy.run_pass(began_ns) if found.copied else copy.look(found, began_ns)
         quiet = time.time() - found.source_mark_ns / 1e9
-        holders = holders_of(source, lock)
+        holders = holders_of(source, tool.excused())
         if found.copied:
             verified, suspect = not care.verify_content, ""  # what differed may have changed after it was copied
         elif suspect:
@@ -90,20 +95,37 @@ def copy_settled(
                 # A ctime from the future tells nothing; whatever changes from now on is later than this pass began.
                 found.source_mark_ns = min(found.source_mark_ns, found.began_ns - TICK_NS)
                 return found
-            suspect = same_content(source_fd, copy_fd, task.walk) or ""
+            task.enter("verify")
+            verifying = time.monotonic()
+            suspect = same_content(source_fd, copy_fd, task.tick, sums) or ""
             verified = not suspect
+            deadline += time.monotonic() - verifying
             continue  # comparing takes long: look once more
         if time.monotonic() >= deadline:
             raise _impatient(source, holders, locked, care)
         missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
+        task.note = _waits_for(holders, care, locked=locked)
         task.wait(min(missing + 0.02, max(0.0, deadline - time.monotonic()), 5.0))
 
 
-def _write_back(source_fd: int, holders: tuple[Holder, ...]) -> None:
-    """Where somebody may have pages mapped, write them back, so that the next write to each gives the file a new ctime."""
-    if holders:
+def _look_before(source: str, source_fd: int, tool: ToolLocks) -> tuple[int, tuple[Holder, ...]]:
+    """
+    Look for holders right before a pass, and write back what they may have mapped; return when that began, and who they are.
+
+    A page gives its file a new ctime at the first write since it was written back, and at none after it. Who maps one
+    later than this look gives it a ctime that the pass does not trust.
+    """
+    began_ns, holders = time.time_ns(), holders_of(source, tool.excused())
+    if any(holder.writes for holder in holders):
         with contextlib.suppress(OSError):  # a write that others lost, on a disk that is not ours to mend
             fs.sync_filesystem(source_fd)
+    return began_ns, holders
+
+
+def _waits_for(holders: tuple[Holder, ...], care: Care, *, locked: bool) -> str:
+    if holders:
+        return f"{name_holders(holders)} has files open there"
+    return f"until it is quiet for {print_seconds(care.settle_seconds)}" if locked else "its tool holds its lock"
 
 
 def _impatient(source: str, holders: tuple[Holder, ...], locked: bool, care: Care) -> Refused:
@@ -119,18 +141,3 @@ def _impatient(source: str, holders: tuple[Holder, ...], locked: bool, care: Car
         f"Cannot move '{source}': it keeps changing and was never quiet for {print_seconds(care.settle_seconds)}. "
         "Nothing was changed.",
     )
-
-
-def _take_lock(source_fd: int, lock: str, locks: contextlib.ExitStack) -> bool:
-    """Hold the tool's own lock file exclusively; False if somebody has it. A tree without the file needs no lock."""
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=source_fd)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        return error.errno not in (errno.EWOULDBLOCK, errno.EINTR)  # ENOLCK: no locks on this filesystem, for its tool neither
-    locks.callback(os.close, fd)
-    return True

@@ -15,11 +15,21 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import SurvivedError
+from survived.store import hogs, known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-VERSION = 1
+VERSION = 2
+UPGRADES = {
+    1: (
+        "ALTER TABLE operations ADD COLUMN origin BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE operations ADD COLUMN content_bytes INTEGER NOT NULL DEFAULT -1",
+        *hogs.SCHEMA,
+        *known.SCHEMA,
+    )
+}
+"""What makes a file of each earlier format one of the next."""
 SCHEMA = ("CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL)",)
 
 
@@ -66,7 +76,8 @@ class Database:
         self.connection.execute("PRAGMA synchronous=EXTRA")
         if version < VERSION:
             with self.transaction():
-                for statement in (*SCHEMA, *schema):
+                steps = [step for number in range(version, VERSION) for step in UPGRADES.get(number, ())]
+                for statement in steps if version else (*SCHEMA, *schema):
                     self.connection.execute(statement)
                 self.connection.execute(f"PRAGMA user_version={VERSION}")
 

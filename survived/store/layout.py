@@ -8,6 +8,7 @@ could have planted, checks owner and marker on the open directory, and hands out
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -29,7 +30,10 @@ NAME = "survived"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ID = re.compile("[0-9a-f]{32}")  # a part of it becomes a file name
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "fuse.sshfs", "afs"})
-_UNFAITHFUL = frozenset({"vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfs", "hfsplus", "udf", "iso9660"})
+_UNFAITHFUL = frozenset(
+    {"vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfs", "hfsplus", "udf", "iso9660"}
+    | {"fuseblk", "fuse.exfat", "fuse.ntfs", "fuse.vfat"}  # fuseblk: what exfat-fuse and ntfs-3g are mounted as
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,15 @@ class Store:
     device_id: int
     lock_fd: int | None = None
 
-    def target_for(self, source: str) -> str:
-        """Return a free path below `trees/` that mirrors `source`, so that ls explains it."""
-        wanted = os.path.join(self.path, "trees", source.lstrip("/"))
-        path, number = wanted, 2
-        while os.path.lexists(path):
-            path, number = f"{wanted}~{number}", number + 1
-        return path
+    def target_for(self, source: str, trees: Collection[str] = ()) -> str:
+        """Return a free path below `trees/` that mirrors `source`, so that ls explains it, and lies in none of `trees`."""
+        place, parts = os.path.join(self.path, "trees"), source.strip("/").split("/")
+        for number, name in enumerate(parts, 1):
+            wanted = place = os.path.join(place, name)
+            again = 2
+            while os.path.lexists(place) if number == len(parts) else place in trees:
+                place, again = f"{wanted}~{again}", again + 1
+        return place
 
     def relative(self, path: str) -> str:
         """Return a path below the store relative to it; ValueError if it is not below."""
@@ -63,6 +69,10 @@ class Store:
     def aside(self, operation_id: int) -> str:
         """Return the name, beside a source, that is the prepared link before the exchange and the retired tree after."""
         return f".survived-{self.id[:8]}-{operation_id}"
+
+    def is_used(self) -> bool:
+        """Tell whether anything lies in this store already."""
+        return _is_used(self.path)
 
     def close(self) -> None:
         """Close the descriptors; a lock that was taken ends with them."""
@@ -191,6 +201,10 @@ def open_store(reading: StoreReading, *, uid: int, lock: bool = True) -> Store:
         os.mkdir(disk, 0o700)
     disk_fd = os.open(disk, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        owner = os.fstat(disk_fd).st_uid
+        if owner not in (0, uid, os.stat("/").st_uid):  # whoever owns it could swap the store for another at any time
+            why = f"'{disk}' belongs to another user (uid {owner})"
+            raise Refused(Reason.NO_STORE, f"Cannot use '{reading.path}': {why}. Nothing was written.", "Run survivectl check.")
         with contextlib.suppress(FileExistsError):
             os.mkdir(NAME, 0o700, dir_fd=disk_fd)
             os.fsync(disk_fd)
@@ -204,6 +218,13 @@ def open_store(reading: StoreReading, *, uid: int, lock: bool = True) -> Store:
         lock_fd = _lock(fd, reading.path) if lock else None
         try:
             marker = _make(fd, uid)
+        except OSError as error:
+            if lock_fd is not None:
+                os.close(lock_fd)
+            if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):  # as link() says it
+                why = f"its filesystem keeps no hard links ({(error.strerror or str(error)).lower()})"
+                raise Refused(Reason.NO_STORE, f"Cannot use '{reading.path}': {why}. Nothing was moved.") from error
+            raise
         except BaseException:
             if lock_fd is not None:
                 os.close(lock_fd)

@@ -1,0 +1,159 @@
+"""
+The words for what a look around finds beside the catalogue: quotas, what is big, what grew, what lies there twice.
+
+Frozen dataclasses and nothing else, like `model.py`. Sizes are bytes of allocated blocks, times are seconds of Unix time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """
+    What one user has and may have on one filesystem; a limit of 0 is none.
+
+    The soft limit may be passed for the grace time, which ends at `*_until` (0: it does not run), the hard one never.
+    """
+
+    uid: int
+    used_bytes: int
+    soft_bytes: int
+    hard_bytes: int
+    used_inodes: int
+    soft_inodes: int
+    hard_inodes: int
+    bytes_until: int = 0
+    inodes_until: int = 0
+    is_enforced: bool = True  # else it is only counted
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What a filesystem has itself, where the reading says what a quota leaves of it."""
+
+    capacity_bytes: int
+    used_bytes: int
+    available_bytes: int
+    inodes_used: int
+    inodes_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedOpen:
+    """A file that has no name any more and takes its room until `pid`, and each of `also`, closes it. Pid 0 is the kernel."""
+
+    pid: int
+    command: str
+    path: str
+    size_bytes: int
+    also: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hog:
+    """
+    Something big: a directory, a file, or, with `is_rest`, what lies in a directory beside the hogs below it.
+
+    `size_bytes` counts only what is of the user who looks, in root mode everything, and of an inode with several names
+    its share. `why_not`: why it cannot be moved as it is, or None.
+    """
+
+    path: str
+    size_bytes: int
+    entries: int
+    owner: int
+    is_directory: bool = True
+    is_rest: bool = False
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BigFile:
+    """A large file; `place` is the cache id or the hog that it belongs to. Names of one inode are one file."""
+
+    path: str
+    length: int
+    size_bytes: int
+    device_id: int
+    inode: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look around found, the biggest first."""
+
+    hogs: tuple[Hog, ...] = ()
+    files: tuple[BigFile, ...] = ()
+    owners: tuple[tuple[int, int], ...] = ()  # uid -> bytes; only root sees everybody's
+    entries: int = 0
+    unreadable: str | None = None  # an example of a directory that could not be looked into
+    roots: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Grower:
+    """What grew between two samples. `is_new`: it was not in the earlier one, and `was_bytes` is the most it can have been."""
+
+    path: str
+    was_bytes: int
+    size_bytes: int
+    is_new: bool = False
+
+    @property
+    def grown_bytes(self) -> int:
+        """Return by how much, at least."""
+        return self.size_bytes - self.was_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Files of the same content in different places. `is_verified`: every byte was compared, and not only samples."""
+
+    files: tuple[BigFile, ...]
+    is_verified: bool = False
+
+    @property
+    def saved_bytes(self) -> int:
+        """Return what the filesystems get back if only one of them is kept: the largest stays."""
+        sizes = sorted(file.size_bytes for file in self.files)
+        return sum(sizes[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes of hogs by path as one look found them; a list that was full knows nothing below `smallest_bytes`."""
+
+    time: float
+    sizes: dict[str, int] = field(default_factory=dict)
+    smallest_bytes: int = 0
+
+
+class Speed(StrEnum):
+    """What kind of drive a filesystem lies on, the fastest first."""
+
+    NVME = "nvme"
+    SSD = "ssd"
+    UNKNOWN = "unknown"
+    ROTATIONAL = "rotational"
+    NETWORK = "network"
+
+    @property
+    def rank(self) -> int:
+        """0 for the fastest."""
+        return list(Speed).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A directory on a disk that may hold a user's store. `standing`: 0 has a store, 1 is the user's, 2 may be made."""
+
+    directory: str
+    mount: str
+    fstype: str
+    available_bytes: int
+    speed: Speed
+    standing: int
