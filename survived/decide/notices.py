@@ -11,12 +11,26 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from survived.decide import wording
+from survived.decide import guardian, wording
+from survived.decide.guardian import ToldLink
 from survived.decide.reasons import is_below
-from survived.model import CacheState, Filesystem, Notice, Observation, Plan, Pressure, Reason, Stage, StoreReading, Verb
+from survived.model import (
+    CacheState,
+    Filesystem,
+    LinkReading,
+    LinkState,
+    Notice,
+    Observation,
+    Plan,
+    Pressure,
+    Reason,
+    Stage,
+    StoreReading,
+    Verb,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from survived.model import Operation, Rules
 
@@ -66,6 +80,7 @@ class Memory:
     episodes: tuple[Episode, ...] = ()
     disks: tuple[Disk, ...] = ()
     failures: tuple[Failure, ...] = ()
+    links: tuple[ToldLink, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the memory as values that JSON can hold."""
@@ -80,12 +95,19 @@ class Memory:
                 tuple(Episode(**{**item, "told": Pressure(item["told"])}) for item in parts["episodes"]),
                 tuple(Disk(**item) for item in parts["disks"]),
                 tuple(Failure(**item) for item in parts["failures"]),
+                tuple(ToldLink(**{**item, "state": LinkState(item["state"])}) for item in parts.get("links", ())),
             )
         except (KeyError, TypeError, ValueError):
             return cls()
 
 
 Told = tuple[Memory, tuple[Notice, ...]]
+
+
+def recalled(kept: Memory, since: Memory) -> Memory:
+    """Return what was kept before this process began, with what it has told of the disks since: that one was away."""
+    disks = {disk.path: disk for disk in (*kept.disks, *since.disks)}
+    return replace(kept, disks=tuple(disks.values()))
 
 
 def on_observation(
@@ -132,7 +154,25 @@ def on_observation(
         episodes.append(stuck)
     disks, about_disks = _step_disks(memory.disks, observation, rules, now, host)
     failures = () if recovered and not episodes else memory.failures
-    return Memory(tuple(episodes), disks, failures), (*notices, *about_disks)
+    return replace(memory, episodes=tuple(episodes), disks=disks, failures=failures), (*notices, *about_disks)
+
+
+def on_stores(memory: Memory, observation: Observation, now: float, *, rules: Rules, host: str) -> Told:
+    """Return what changed of the data disks alone; `observation` is the last one with the stores as they are now."""
+    disks, notices = _step_disks(memory.disks, observation, rules, now, host)
+    return replace(memory, disks=disks), tuple(notices)
+
+
+def on_links(memory: Memory, readings: Sequence[LinkReading], now: float, *, host: str, spared: Collection[str] = ()) -> Told:
+    """Return which links stand otherwise than they were told; `spared` are targets that cannot be judged now."""
+    links, fresh = guardian.news(memory.links, readings, spared)
+    notices = tuple(wording.link(host, reading, guardian.judge(reading), now) for reading in fresh)
+    return replace(memory, links=links), notices
+
+
+def on_merged(memory: Memory, name: str, source: str, target: str, kept: Sequence[str], now: float, *, host: str) -> Told:
+    """Return the notice that a stand-in and the tree behind its link are one again; `kept`: files of which there are two."""
+    return memory, (wording.merged(host, name, source, target, kept, now),)
 
 
 def on_moved(

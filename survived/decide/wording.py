@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from survived.decide.pressure import excess_bytes, excess_inodes, print_free
 from survived.decide.reasons import is_below
-from survived.model import CacheState, Kind, Level, Notice, Pressure, Reason, Verb
+from survived.model import CacheState, Kind, Level, LinkState, Notice, Pressure, Reason, Verb
 from survived.units import print_bytes, print_seconds, print_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from survived.model import CacheReading, Filesystem, Observation, Operation, Plan, Refusal, Rules, StoreReading
+    from survived.model import CacheReading, Filesystem, LinkReading, Observation, Operation, Plan, Refusal, Rules, StoreReading
 
 _TITLE = 70
 _LISTED = 5
@@ -140,13 +140,18 @@ def stuck(host: str, full: Fullness, observation: Observation, plan: Plan, now: 
 
 
 def moved(host: str, operation: Operation, before: Filesystem | None, after: Filesystem | None, now: float) -> Notice:
-    """Return the notice that something was relocated or restored, with the command that undoes it."""
+    """Return the notice that something was relocated, restored or rehomed, with the command that undoes it."""
     name = operation.cache_id or operation.source
     ends = f"'{operation.source}' ({print_bytes(operation.size_bytes)}, {operation.files:,} files)"
     word = shlex.quote(name)
     if operation.verb is Verb.RESTORE:
         lines = [f"{ends} is at home again; it came from '{operation.target}'."]
         topic, title, undo = "restored", f"{name} is at home again", f"survivectl relocate {word}"
+    elif operation.verb is Verb.REHOME:
+        lines = [f"{ends} moved from '{operation.origin}' to '{operation.target}'. Its path stays the same."]
+        disk = operation.origin.partition("/survived/trees/")[0]
+        topic, title, undo = "rehomed", f"{name} moved to another data disk", f"survivectl rehome {word} --to {shlex.quote(disk)}"
+        before = after = None  # of the path's own filesystem, which gained nothing
     else:
         freed = operation.freed_bytes
         if freed == 0 and before is not None and after is not None:
@@ -182,6 +187,7 @@ def disk_gone(host: str, store: StoreReading, observation: Observation, now: flo
     lost = [r.cache.id for r in observation.caches if r.target and is_below(r.target, store.path)]
     if lost:
         lines.append(f"These live there and cannot be opened until it is back: {', '.join(lost)}.")
+        lines.append("Where a tool fails on that (uv, npm, go, cargo do), an empty directory until then: survivectl standin ID")
     lines.append("Nothing is written to it meanwhile. Mount it again, then: survivectl check")
     what = "has vanished" if was_ok else "cannot be used"
     level = Level.FAILURE if was_ok else Level.WARNING
@@ -193,6 +199,46 @@ def disk_back(host: str, store: StoreReading, now: float) -> Notice:
     free = print_bytes(store.available_bytes)
     lines = [f"'{store.path}' can be used again, {free} are available.", "Nothing is left to do."]
     return _notice("disk", Level.INFO, f"{host}: data disk {_disk(store)} is back", lines, now)
+
+
+def link(host: str, reading: LinkReading, state: LinkState, now: float) -> Notice:
+    """Return the notice that a link of ours is not what we left, with what is safe and what can be done about it."""
+    item, tree, path = reading.item, shlex.quote(reading.item.target), shlex.quote(reading.item.source)
+    size = print_bytes(item.size_bytes)
+    if state is LinkState.DANGLING:
+        lines = [
+            f"'{item.source}' leads to '{item.target}', and nothing is there any more, although the data disk is there.",
+            "Some tools' clean commands remove the directory behind a link. The data disk holds no copy of what was there.",
+            f"To begin anew behind the link: mkdir -m 700 {tree}",
+            f"To begin anew at home: rm {path}",
+        ]
+        return _notice("dangling", Level.WARNING, f"{host}: link leads nowhere: {item.cache_id}", lines, now)
+    what = {
+        LinkState.EATEN: ("is a directory again", "replaced by a directory"),
+        LinkState.GONE: ("is gone", "is gone"),
+        LinkState.ELSEWHERE: (f"leads to '{reading.leads_to}' now" if reading.leads_to else "is a file now", "leads elsewhere"),
+    }[state]
+    lines = [f"'{item.source}' was a link to '{item.target}', and {what[0]}. A tool's own clean command may have done that."]
+    lines.append(f"What was moved there is as it was ({size}); no link leads to it, and it takes room on the data disk.")
+    if state is LinkState.EATEN:
+        lines.append(f"To have both as one behind the link: survivectl orphans link {tree}")
+    elif state is LinkState.GONE:
+        lines.append(f"To have the link again: survivectl orphans link {tree}")
+    lines.append(f"To remove what was moved: survivectl orphans remove {tree}")
+    lines.append(f"To let the path be as it is now: survivectl orphans adopt {path}")
+    return _notice(state.value, Level.WARNING, f"{host}: link {what[1]}: {item.cache_id}", lines, now)
+
+
+def merged(host: str, name: str, source: str, target: str, kept: Sequence[str], now: float) -> Notice:
+    """Return the notice that a stand-in was merged with what lies on its data disk."""
+    lines = [f"The data disk is back, and '{source}' leads to '{target}': what was there and what came since are one again."]
+    if kept:
+        names = ", ".join(f"'{path}'" for path in kept[:_LISTED]) + (
+            f" and {len(kept) - _LISTED} more" if len(kept) > _LISTED else ""
+        )
+        lines.append(f"Of these both sides had one. The later has the name, the earlier ends in .survived-earlier: {names}.")
+    lines.append("Look at them." if kept else "Nothing is left to do.")
+    return _notice("standin", Level.INFO, f"{host}: stand-in merged: {name}", lines, now)
 
 
 def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Notice:
