@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from survived.decide.housing import Housed, find_store, unhoused
 from survived.decide.pressure import excess_bytes, excess_inodes, print_free
+from survived.decide.ranking import Reluctance, last_use, reluctance
 from survived.decide.reasons import (
+    Moment,
     Need,
     Why,
     count_entries,
@@ -26,6 +28,7 @@ from survived.decide.reasons import (
 )
 from survived.model import (
     CacheReading,
+    CacheState,
     Filesystem,
     Kind,
     Move,
@@ -35,6 +38,7 @@ from survived.model import (
     Reason,
     Refusal,
     Rules,
+    Share,
     StoreReading,
 )
 from survived.units import print_bytes, print_share
@@ -55,14 +59,17 @@ def plan(
     failed: Mapping[str, str] | None = None,
     paused: bool = False,
     gauges: Mapping[str, tuple[Gauge, Gauge]] | None = None,
+    minute: int | None = None,
 ) -> Plan:
     """
     Return the moves that bring every filesystem under pressure down to low, and a refusal for each other cache.
 
     `pressures` is by mount. `failed` maps a source to what went wrong last time; keeping it there for a while is the
     caller's back-off. `gauges` (bytes and inodes by mount) tells which of the two is short; without it, it is guessed.
+    `minute` is of the local day, for quiet hours.
     """
-    needs = {fs.device_id: _need(fs, pressures, rules, gauges or {}) for fs in observation.filesystems}
+    moment = Moment(observation.time, failed or {}, paused, minute)
+    needs = needs_of(observation, pressures, rules, gauges or {})
     refusals: list[Refusal] = []
     candidates: list[tuple[CacheReading, Need]] = []
     for reading in sorted(observation.caches, key=lambda reading: (reading.cache.id, reading.cache.path)):
@@ -74,24 +81,33 @@ def plan(
                 or worthless(reading, need, rules)
                 or unneeded(reading, need, rules)
                 or unhoused(reading, observation.stores, rules)
-                or passing(reading, observation.time, rules, failed or {}, paused=paused)
+                or passing(reading, need, rules, moment)
             )
             if why is None:
                 candidates.append((reading, need))
         if why is not None:
             refusals.append(_refusal(reading, why))
-    housed = _choose(candidates, needs, observation.stores, rules)
+    housed = _choose(candidates, needs, observation, rules)
     moves = [_move(item, need, rules) for item in housed for reading, need in candidates if reading is item.reading]
     refusals += [
         _refusal(reading, _left_over(reading, need, housed, observation.stores, rules))
         for reading, need in candidates
         if all(reading is not item.reading for item in housed)
     ]
-    return Plan(tuple(moves), tuple(sorted(refusals, key=lambda refusal: (refusal.cache_id, refusal.path))))
+    shares = tuple(_share(need.fs, observation.caches) for need in needs.values() if need.pressure is not Pressure.NORMAL)
+    return Plan(tuple(moves), tuple(sorted(refusals, key=lambda refusal: (refusal.cache_id, refusal.path))), shares)
 
 
 def _refusal(reading: CacheReading, why: Why) -> Refusal:
     return Refusal(reading.cache.id, reading.cache.path, *why)
+
+
+def needs_of(
+    observation: Observation, pressures: Mapping[str, Pressure], rules: Rules, gauges: Mapping[str, tuple[Gauge, Gauge]]
+) -> dict[int, Need]:
+    """Return what each watched filesystem lacks, by device."""
+    budgets = _over_budget(observation, rules)
+    return {fs.device_id: _need(fs, pressures, rules, gauges, budgets.get(fs.device_id, 0)) for fs in observation.filesystems}
 
 
 def _need(
@@ -99,10 +115,11 @@ def _need(
     pressures: Mapping[str, Pressure],
     rules: Rules,
     gauges: Mapping[str, tuple[Gauge, Gauge]],
+    over_budget: int,
 ) -> Need:
     pressure = pressures.get(fs.mount, Pressure.NORMAL)
     if pressure is Pressure.NORMAL:
-        return Need(fs, pressure)
+        return Need(fs, pressure, over_budget, 0, over_budget)
     size_bytes, inodes = excess_bytes(fs, rules), excess_inodes(fs, rules)
     if (pair := gauges.get(fs.mount)) is not None:
         of_bytes, of_inodes = (gauge.pressure is not Pressure.NORMAL for gauge in pair)
@@ -111,21 +128,48 @@ def _need(
         bytes_high = fs.usage >= rules.bytes_marks.high.as_usage(fs.used_bytes + fs.available_bytes)
         inodes_high = fs.inodes_usage >= rules.inodes_marks.high.as_usage(fs.inodes_used + fs.inodes_available)
         of_bytes, of_inodes = bytes_high or not inodes_high, inodes_high or size_bytes == 0
-    return Need(fs, pressure, size_bytes if of_bytes else 0, inodes if of_inodes else 0)
+    return Need(fs, pressure, max(size_bytes if of_bytes else 0, over_budget), inodes if of_inodes else 0, over_budget)
+
+
+def _over_budget(observation: Observation, rules: Rules) -> dict[int, int]:
+    """Return by device the bytes that its movable caches take above their common budget."""
+    if rules.budget_bytes is None:
+        return {}
+    total: dict[int, int] = {}
+    for reading in _outermost(observation.caches):
+        wanted = reading.cache.kind in rules.kinds or reading.cache.move is True
+        if reading.device_id is not None and wanted and reading.cache.move is not False:
+            total[reading.device_id] = total.get(reading.device_id, 0) + reading.size.size_bytes
+    return {device: size - rules.budget_bytes for device, size in total.items() if size > rules.budget_bytes}
+
+
+def _outermost(caches: Sequence[CacheReading]) -> list[CacheReading]:
+    """Return the caches at home that lie in no other one of them, so that nothing is counted twice."""
+    home = [reading for reading in caches if reading.state is CacheState.HOME]
+    return [
+        reading for reading in home
+        if not any(other is not reading and is_below(reading.cache.path, other.cache.path) for other in home)
+    ]  # fmt: skip
+
+
+def _share(fs: Filesystem, caches: Sequence[CacheReading]) -> Share:
+    yours = sum(reading.size.size_bytes for reading in _outermost(caches) if reading.device_id == fs.device_id)
+    return Share(fs.mount, min(yours, fs.used_bytes), fs.used_bytes)
 
 
 def _choose(
     candidates: Sequence[tuple[CacheReading, Need]],
     needs: Mapping[int, Need],
-    stores: Sequence[StoreReading],
+    observation: Observation,
     rules: Rules,
 ) -> list[Housed]:
     """
     Return few moves that meet every need.
 
-    Caches above their own limit first, in any case; then by kind: the smallest cache that suffices alone, else the one
-    that helps most, and the same again for the rest.
+    Caches above their own limit first, in any case; then by kind, and of one kind those that nobody uses, if they free
+    enough: the smallest cache that suffices alone, else the one that helps most, and the same again for the rest.
     """
+    stores = observation.stores
     housed: list[Housed] = []
     offenders = [reading for reading, _ in candidates if is_over_limit(reading)]
     for reading in sorted(offenders, key=lambda r: (-r.size.reclaimable_bytes, r.cache.id)):
@@ -133,9 +177,22 @@ def _choose(
     for need in needs.values():
         for kind in _ORDER:
             pool = [reading for reading, its in candidates if its is need and reading.cache.kind is kind]
-            while any(lack := _lack(need, housed)) and (best := _best(pool, lack, housed)) is not None:
-                pool.remove(best)
-                housed = _with(housed, best, stores, rules)
+            steps = {reading.cache.path: reluctance(reading, observation.time, stores) for reading in pool}
+            for step in Reluctance:
+                willing = [reading for reading in pool if steps[reading.cache.path] <= step]
+                tried = _fill(housed, willing, need, stores, rules)
+                if step is Reluctance.SLOWED or not any(_lack(need, tried)):
+                    housed = tried
+                    break
+    return housed
+
+
+def _fill(housed: list[Housed], pool: list[CacheReading], need: Need, stores: Sequence[StoreReading], rules: Rules) -> list[Housed]:
+    """Return the moves with as many from the pool as one filesystem needs."""
+    pool = list(pool)
+    while any(lack := _lack(need, housed)) and (best := _best(pool, lack, housed)) is not None:
+        pool.remove(best)
+        housed = _with(housed, best, stores, rules)
     return housed
 
 
@@ -165,9 +222,9 @@ def _best(pool: Sequence[CacheReading], lack: tuple[int, int], housed: Sequence[
     free = [reading for reading in pool if _outer(reading, housed) is None]
     enough = [r for r in free if r.size.reclaimable_bytes >= lack[0] and count_entries(r) >= lack[1]]
     if enough:
-        return min(enough, key=lambda r: (r.size.size_bytes, r.cache.id))
+        return min(enough, key=lambda r: (r.size.size_bytes, last_use(r), r.cache.id))
     helping = [reading for reading in free if _help(reading, lack) > 0]
-    return min(helping, key=lambda r: (-_help(r, lack), r.cache.id), default=None)
+    return min(helping, key=lambda r: (-_help(r, lack), last_use(r), r.cache.id), default=None)
 
 
 def _help(reading: CacheReading, lack: tuple[int, int]) -> float:
@@ -198,6 +255,9 @@ def _move(item: Housed, need: Need, rules: Rules) -> Move:
     if is_over_limit(reading):
         limit = print_bytes(reading.cache.limit_bytes or 0)
         why = f"{print_bytes(size.size_bytes)} is over its limit of {limit}; {frees}"
+    elif need.pressure is Pressure.NORMAL or (need.size_bytes == need.over_budget_bytes > 0):
+        over, budget = print_bytes(need.over_budget_bytes), print_bytes(rules.budget_bytes or 0)
+        why = f"the caches on {fs.mount} are {over} over their budget of {budget}; {frees}"
     elif need.size_bytes > 0:
         mark = _mark_reached(fs.usage, fs.used_bytes + fs.available_bytes, rules.bytes_marks, "bytes")
         low = print_free(rules.bytes_marks.low, "bytes")

@@ -34,6 +34,7 @@ class Need:
     pressure: Pressure
     size_bytes: int = 0
     inodes: int = 0
+    over_budget_bytes: int = 0  # of `size_bytes`, or more: what its caches take above their budget
 
 
 def is_below(path: str, top: str) -> bool:
@@ -54,7 +55,7 @@ def count_entries(reading: CacheReading) -> int:
 
 def unmovable(reading: CacheReading, needs: Mapping[int, Need], rules: Rules) -> Why | None:
     """Return why this cache is never moved as it is, whatever the disks look like."""
-    return _elsewhere(reading) or _unwanted(reading, rules) or _unfit(reading, needs)
+    return elsewhere(reading) or unwanted(reading, rules) or unfit(reading, needs)
 
 
 def enclosing(reading: CacheReading, others: Iterable[CacheReading]) -> Why | None:
@@ -82,8 +83,8 @@ def worthless(reading: CacheReading, need: Need, rules: Rules) -> Why | None:
 
 
 def unneeded(reading: CacheReading, need: Need, rules: Rules) -> Why | None:
-    """Return why nothing is to be done about a cache: its filesystem has no pressure and it is under its limit."""
-    if need.pressure is not Pressure.NORMAL or is_over_limit(reading):
+    """Return why nothing is to be done: the filesystem has no pressure, the cache is under its limit, all are in their budget."""
+    if need.pressure is not Pressure.NORMAL or is_over_limit(reading) or need.over_budget_bytes > 0:
         return None
     fs, high = need.fs, rules.bytes_marks.high
     mark = high.as_usage(fs.used_bytes + fs.available_bytes)
@@ -95,8 +96,19 @@ def unneeded(reading: CacheReading, need: Need, rules: Rules) -> Why | None:
     return Reason.NOT_NEEDED, f"{fs.mount} is at {usage}, high is {print_free(high, 'bytes')}"
 
 
-def passing(reading: CacheReading, now: float, rules: Rules, failed: Mapping[str, str], *, paused: bool) -> Why | None:
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What passes by itself: the time, what failed lately by source, and what a person asked for."""
+
+    now: float
+    failed: Mapping[str, str]
+    paused: bool = False
+    minute: int | None = None  # of the local day
+
+
+def passing(reading: CacheReading, need: Need, rules: Rules, moment: Moment) -> Why | None:
     """Return why a cache that should be moved is not moved at this moment."""
+    now, failed = moment.now, moment.failed
     if (error := failed.get(reading.cache.path)) is not None:
         return Reason.FAILED_BEFORE, f"the last attempt failed: {error}"
     if reading.holders:
@@ -107,12 +119,22 @@ def passing(reading: CacheReading, now: float, rules: Rules, failed: Mapping[str
     if abs(age := now - reading.size.newest_change) < rules.settle_seconds:
         ago, settle = print_seconds(max(0.0, age)), print_seconds(rules.settle_seconds)
         return Reason.RECENT, f"changed {ago} ago, moves after {settle} of quiet"
-    if paused:
+    if moment.paused:
         return Reason.PAUSED, "moving is paused; survivectl resume ends that"
+    if need.pressure is not Pressure.FLOOD and (span := _quiet_span(moment.minute, rules.quiet_hours)) is not None:
+        return Reason.QUIET_HOURS, f"quiet hours until {span[1] // 60:02d}:{span[1] % 60:02d}, which only a flood breaks"
     return None
 
 
-def _elsewhere(reading: CacheReading) -> Why | None:
+def _quiet_span(minute: int | None, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the span of quiet hours that a minute of the day lies in; one may go past midnight."""
+    for begin, end in spans:
+        if minute is not None and (begin <= minute < end or (end <= begin and (minute >= begin or minute < end))):
+            return begin, end
+    return None
+
+
+def elsewhere(reading: CacheReading) -> Why | None:
     """Return why there is no directory at home to move."""
     if reading.state is CacheState.ABSENT:
         return Reason.ABSENT, "there is nothing at this path"
@@ -129,7 +151,7 @@ def _elsewhere(reading: CacheReading) -> Why | None:
     return None
 
 
-def _unwanted(reading: CacheReading, rules: Rules) -> Why | None:
+def unwanted(reading: CacheReading, rules: Rules) -> Why | None:
     """Return why the user or the catalogue does not want it moved."""
     cache = reading.cache
     if cache.move is False:
@@ -144,7 +166,7 @@ def _unwanted(reading: CacheReading, rules: Rules) -> Why | None:
     return None
 
 
-def _unfit(reading: CacheReading, needs: Mapping[int, Need]) -> Why | None:
+def unfit(reading: CacheReading, needs: Mapping[int, Need]) -> Why | None:
     """Return what about the tree itself cannot be moved by us."""
     size = reading.size
     if size.mount_below == reading.cache.path:

@@ -7,6 +7,7 @@ another: the inner one is reported only, except where the outer one would carry 
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import os
 import re
@@ -19,7 +20,7 @@ from survived.model import Cache, Kind
 from survived.settings.places import Found, Location, Surroundings, follow, read_location, switched_off
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _UNPROVEN = "its behaviour behind a link is not proven yet"
 
@@ -30,7 +31,8 @@ class CacheRule:
     One table of catalog.toml: what a tool keeps, the rules by which it finds the place, and how it takes a link there.
 
     `many`: every location counts and gives an entry of its own (id, id-2, ...); else the first that gives a path.
-    `keeps_link`: whether the tool's own clean command leaves the link; None = not known.
+    `keeps_link`: whether the tool's own clean command leaves the link; None = not known. `eaten`, `breaks`: other levels, as
+    patterns relative to the place, at which a link is removed by that command, or breaks the tool.
     """
 
     id: str
@@ -41,11 +43,13 @@ class CacheRule:
     many: bool = False
     proven: bool = False
     report_only: str | None = None
-    lock: str | None = None
+    lock: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     shares_links_with: tuple[str, ...] = ()
     clean_command: str | None = None
     keeps_link: bool | None = None
+    eaten: tuple[str, ...] = ()
+    breaks: tuple[str, ...] = ()
     purge_ok: bool = False
     redirect: str | None = None
     caveats: tuple[str, ...] = ()
@@ -61,6 +65,37 @@ class CacheOverride:
     limit_bytes: int | None = None
     move: bool | None = None
     title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Another level than the one that its tool bears as a link: `breaks` the tool, or is eaten by its clean command."""
+
+    cache: Cache  # whose place is the right level
+    breaks: bool
+    clean_command: str | None
+
+
+def wrong_level(path: str, caches: Iterable[Cache]) -> Level | None:
+    """Return what is wrong with a link at `path`, or None if nothing is known to be; `caches` as `resolve_caches` gives them."""
+    for cache in caches:
+        rule = find_rule(cache.id)
+        if rule is None:
+            continue
+        relative = os.path.relpath(path, cache.path)
+        for breaks, patterns in ((True, rule.breaks), (False, rule.eaten)):
+            if any(_matches(relative, pattern) for pattern in patterns):
+                return Level(cache, breaks, rule.clean_command)
+        if path == cache.path and rule.keeps_link is False:
+            return Level(cache, breaks=False, clean_command=rule.clean_command)
+    return None
+
+
+def _matches(relative: str, pattern: str) -> bool:
+    if relative in (".", ".."):  # the place itself, or its folder: no pattern but the very word means these
+        return relative == pattern
+    parts, wanted = relative.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 @functools.cache
@@ -93,7 +128,7 @@ def parse_rules(document: Mapping[str, Any]) -> tuple[CacheRule, ...]:
     return tuple(rules.values())
 
 
-_TEXT_LISTS = ("processes", "shares_links_with", "caveats")
+_TEXT_LISTS = ("lock", "processes", "shares_links_with", "caveats", "eaten", "breaks")
 _FLAGS = ("many", "proven", "keeps_link", "purge_ok")
 _TYPES: dict[str, type] = dict.fromkeys(_FLAGS, bool) | dict.fromkeys((*_TEXT_LISTS, "locations", "off"), list)
 
@@ -116,9 +151,9 @@ def _parse_rule(table: Mapping[str, Any]) -> CacheRule:
         raise ValueError("an id is made of small letters, digits and '-'")
     if table.get("proven") and table["evidence"].startswith("memory"):
         raise ValueError("what is only remembered is not proven")
-    lock = table.get("lock")
-    if lock is not None and (os.path.isabs(lock) or ".." in lock.split("/")):
-        raise ValueError(f"lock '{lock}' is not below the cache")
+    for lock in table.get("lock", ()):
+        if os.path.isabs(lock) or ".." in lock.split("/"):
+            raise ValueError(f"lock '{lock}' is not below the cache")
     given: dict[str, Any] = {key: tuple(value) if key in _TEXT_LISTS else value for key, value in table.items()}
     given |= {name: tuple(map(read_location, table.get(name, ()))) for name in ("locations", "off")}
     return CacheRule(**given | {"kind": Kind(table["kind"])})

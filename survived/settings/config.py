@@ -37,6 +37,8 @@ _PathText = Annotated[str, PlainValidator(values.read_path)]
 _PathList = Annotated[tuple[str, ...], PlainValidator(values.read_paths)]
 _Kind = Annotated[Kind, PlainValidator(values.read_kind)]
 _Kinds = Annotated[frozenset[Kind], PlainValidator(values.read_kinds)]
+_Hours = Annotated[tuple[tuple[int, int], ...], PlainValidator(values.read_hours)]
+_Rate = Annotated[int, PlainValidator(values.read_rate)]
 _Verify = Annotated[Literal["metadata", "content"], PlainValidator(values.read_verify)]
 
 
@@ -67,19 +69,27 @@ class WatchSettings(_Section):
 
 
 class DataSettings(_Section):
-    """[data]: where to. None for `disks` means found by itself; `keep_free` is the usage or free amount never passed."""
+    """
+    [data]: where to. None for `disks` means found by itself; `keep_free` is the usage or free amount never passed.
+
+    `allow_exposed`: use a disk although other users can replace a folder above the store.
+    """
 
     disks: _PathList | None = None
     keep_free: _KeepFree = Mark(usage=0.95)
+    allow_exposed: bool = False
 
 
 class MoveSettings(_Section):
-    """[move]: what may move and how. Sizes in bytes, times in seconds."""
+    """[move]: what may move and how. Sizes in bytes, times in seconds; `rate` in bytes a second, 0 for no limit."""
 
     kinds: _Kinds = frozenset({Kind.CACHE})
     min_size: _Bytes = 100 * 1024**2
     settle: _Seconds = 60.0
     verify: _Verify = "metadata"
+    rate: _Rate = 0
+    budget: _Bytes | None = None
+    quiet_hours: _Hours = ()
     ballast: _Bytes = 1024**2
 
 
@@ -145,6 +155,8 @@ class Settings(BaseSettings):
             kinds=move.kinds,
             min_size_bytes=move.min_size,
             settle_seconds=move.settle,
+            budget_bytes=move.budget,
+            quiet_hours=move.quiet_hours,
         )
 
     def overrides(self) -> dict[str, CacheOverride]:
@@ -170,12 +182,13 @@ class Settings(BaseSettings):
 
 
 _SECONDS = frozenset({"dwell", "cooldown", "settle", "timeout"})
-_SIZES = frozenset({"min_size", "ballast", "limit"})
+_SIZES = frozenset({"min_size", "ballast", "limit", "budget"})
 _PATH_KEYS = frozenset({("watch", "filesystems"), ("data", "disks"), ("notify", "urls_file")})
 _LISTS: dict[tuple[str, ...], str | None] = {
     ("watch", "filesystems"): ",",
     ("data", "disks"): ",",
     ("move", "kinds"): ",",
+    ("move", "quiet_hours"): ",",
     ("notify", "urls"): None,
 }
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -265,6 +278,10 @@ def _write(name: str, value: Any) -> Any:
         return ["(hidden)"] * len(value)
     if name in _SECONDS:
         return values.write_seconds(value)
+    if name == "quiet_hours":
+        return values.write_hours(value)
+    if name == "rate":
+        return values.write_rate(value)
     if name in _SIZES and value is not None:
         return values.write_bytes(value)
     if isinstance(value, Mark):

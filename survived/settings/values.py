@@ -15,6 +15,9 @@ from survived.model import Kind, Mark
 from survived.units import parse_bytes, parse_mark, parse_seconds, print_bytes
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S")
+_DAY_MINUTES = 24 * 60
+_SPAN = re.compile(r"\s*(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)\s*", re.ASCII)
+_SLOWEST = 64 * 1024  # bytes a second
 _MOVABLE = (Kind.CACHE, Kind.ENVIRONMENT, Kind.STATE)
 
 
@@ -90,6 +93,17 @@ def read_bytes(given: object) -> int:
     raise ValueError(f"{_show(given)} is not a size; a size looks like '100 MiB'")
 
 
+def read_rate(given: object) -> int:
+    """Return bytes a second from `"50 MiB/s"`, `"50 MiB"` or a whole number; 0 means no limit."""
+    try:
+        rate = read_bytes(re.sub(r"\s*/\s*s\s*$", "", given) if isinstance(given, str) else given)
+    except ValueError:
+        raise ValueError(f"{_show(given)} is not a rate; a rate looks like '50 MiB/s', and '0' is no limit") from None
+    if 0 < rate < _SLOWEST:
+        raise ValueError(f"{_show(given)} is too slow to come to an end; at least '{write_rate(_SLOWEST)}', or '0' for no limit")
+    return rate
+
+
 def read_count(given: object) -> int:
     """Return a whole number, zero or more."""
     if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
@@ -163,6 +177,28 @@ def read_verify(given: object) -> Literal["metadata", "content"]:
     raise ValueError(f"{_show(given)} is not a way to verify; it is 'metadata' or 'content'")
 
 
+def read_hours(given: object) -> tuple[tuple[int, int], ...]:
+    """Return spans of the day in minutes from `["09:00-18:00"]`; one whose end is the earlier goes past midnight."""
+    if not isinstance(given, list):
+        raise ValueError(f'{_show(given)} is not a list of hours; it looks like ["09:00-18:00"]')  # noqa: TRY004
+    return tuple(_read_span(item) for item in given)
+
+
+def _read_span(given: object) -> tuple[int, int]:
+    found = _SPAN.fullmatch(given) if isinstance(given, str) else None
+    if found is not None:
+        hours = [int(part) for part in found.groups()]
+        begin, end = hours[0] * 60 + hours[1], hours[2] * 60 + hours[3]
+        if max(begin, end) <= _DAY_MINUTES and max(hours[1], hours[3]) < 60 and begin not in (end, _DAY_MINUTES):
+            return begin, end
+    raise ValueError(f"{_show(given)} is not a span of hours; one looks like '09:00-18:00' or '22:30-06:00'")
+
+
+def write_hours(spans: tuple[tuple[int, int], ...]) -> list[str]:
+    """Return spans of the day as the file writes them."""
+    return [f"{a // 60:02d}:{a % 60:02d}-{b // 60:02d}:{b % 60:02d}" for a, b in spans]
+
+
 def is_url(text: str) -> bool:
     """Return whether a text has the form of an Apprise URL."""
     return _URL.match(text) is not None
@@ -184,6 +220,12 @@ def write_bytes(size: int) -> str | int:
     """Return a size as the file writes it, or the plain number where the text would round it."""
     text = print_bytes(size)
     return text if parse_bytes(text) == size else size
+
+
+def write_rate(rate: int) -> str | int:
+    """Return a rate as the file writes it, or the plain number where the text would round it."""
+    text = print_bytes(rate)
+    return rate if parse_bytes(text) != rate else f"{text}/s" if rate else "0"
 
 
 def write_seconds(seconds: float) -> str:
