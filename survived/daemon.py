@@ -18,12 +18,14 @@ from survived import errands
 from survived.decide import policy
 from survived.errors import Refused, Stopped, SurvivedError
 from survived.growth import Growth
-from survived.levels import Levels
+from survived.guard import Guard
+from survived.levels import Levels, minute_of_day
+from survived.lookout import Lookout
 from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage, StoreReading
 from survived.post import Post
 from survived.requests import Requests
 from survived.signals import Signals
-from survived.store import history
+from survived.store import history, known
 from survived.tell import sd
 from survived.tell.control import ControlServer
 from survived.troubles import Failures, Troubles
@@ -56,7 +58,7 @@ class Daemon:
         self.selector = selectors.DefaultSelector()
         self.worker = Worker()
         self.post = Post(machine, self.selector)
-        self.requests = Requests(self)
+        self.requests, self.guard = Requests(self), Guard(self)
         self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
         self.levels = Levels(machine)
         self.growth = Growth(machine.settings.watch.max_watches, self.selector, self.levels, self._woken)
@@ -68,6 +70,7 @@ class Daemon:
         self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = self._thin_at = 0.0
         self._measured_seconds = 0.0
         self.signals = Signals()
+        self._lookout = Lookout(machine.paths.config_file, env, self.since)
         self._before: Filesystem | None = None
         self._told_line = ""
 
@@ -105,9 +108,12 @@ class Daemon:
             self.growth.listen()
             self._read(now)
             self._keep_stores(now)
+            self.guard.tick(now)
             self._decide(now)
             self.post.tick(now)
             self.control.expire(time.monotonic())
+            if not self.dry_run and not self.once:
+                self._lookout.tick(now)
             if (line := self.status_line()) != self._told_line:
                 self._told_line = line
                 sd.status(line)
@@ -132,6 +138,7 @@ class Daemon:
                 if now >= self._thin_at:
                     self._thin_at = now + 86400.0
                     history.thin(first.database, now)
+                    known.KnownTrees(first.database).thin(now)
 
     def _keep_stores(self, now: float) -> None:
         """Look at the data disks now and then, open what came back, finish what a crash left there."""
@@ -148,24 +155,49 @@ class Daemon:
             except SurvivedError as error:
                 troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
         self.troubles.set("stores", troubles)
-        broken = self.machine.broken
-        self.stores = tuple(replace(r, ok=False, reason=broken[r.path]) if r.ok and r.path in broken else r for r in readings)
-        if before != {store.path for store in self.stores if store.ok}:
+        self.stores = self.marked(readings)
+        changed = before != {store.path for store in self.stores if store.ok}
+        if changed:
             self._measure_at = 0.0  # links lead somewhere again, or nowhere any more
+            self.guard.look_again()
         if self.dry_run:
             return
         if self.post.use_store(self.machine):
             self.levels.resume(self.post.episodes())
+        if changed and self.observation is not None:
+            self.post.stores(replace(self.observation, stores=self.stores), now)
         self.machine.ballast.lay()
         if set(self.machine.open) - had or now >= self._recover_at:
             self._recover_at = now + _STORES_SECONDS
             self._start_recovery()
 
+    def marked(self, readings: tuple[StoreReading, ...]) -> tuple[StoreReading, ...]:
+        """Return readings of the data disks in which a store is not ok whose database is broken."""
+        broken = self.machine.broken
+        return tuple(replace(r, ok=False, reason=broken[r.path]) if r.ok and r.path in broken else r for r in readings)
+
+    def see_stores(self, readings: tuple[StoreReading, ...], now: float) -> None:
+        """Take a reading of the data disks that differs from the last, and tell of it at once; opening and closing can wait."""
+        self.stores = readings
+        self._stores_at = self._measure_at = 0.0
+        if self.worker.is_idle:
+            for path in set(self.machine.open) - {store.path for store in readings if store.ok}:
+                self.machine.close_store(path)
+            self.post.use_store(self.machine)
+        if self.observation is not None and not self.dry_run:
+            self.post.stores(replace(self.observation, stores=readings), now)
+
+    def measure_soon(self) -> None:
+        """What was measured is old."""
+        self._measure_at = 0.0
+
     def _start_recovery(self) -> None:
         if any(opened.journal.open_operations() for opened in self.machine.open.values()):
-            self.worker.start(Job("recovering", lambda _: errands.recover(self.machine), self._recovered))
+            self.worker.start(Job("recovering", lambda task: errands.recover(self.machine, task), self._recovered))
 
     def _recovered(self, result: Any, error: SurvivedError | None) -> None:
+        if isinstance(error, Stopped):
+            return
         if error is not None:
             self.troubles.set("recover", str(error))
             return
@@ -207,7 +239,8 @@ class Daemon:
         seen = replace(measured, time=now, filesystems=self.levels.filesystems, stores=self.stores)
         failed, paused = self.failures.held_back(now), self.is_paused(now)
         pressures, gauges = self.levels.pressures(), self.levels.gauges
-        self.plan = policy.plan(seen, pressures, self.machine.rules, failed=failed, paused=paused, gauges=gauges)
+        minute = minute_of_day(now)
+        self.plan = policy.plan(seen, pressures, self.machine.rules, failed=failed, paused=paused, gauges=gauges, minute=minute)
         return seen
 
     def is_paused(self, now: float) -> bool:
@@ -217,10 +250,15 @@ class Daemon:
         return self.paused_until is not None
 
     def _start_measuring(self, now: float) -> None:
-        last, stores, began = self.observation, self.stores, time.monotonic()
+        last, stores, began, changed = self.observation, self.stores, time.monotonic(), self.growth.take_changed()
+
+        def look(task: Task) -> Observation:
+            return self.machine.observe(last, stop=task.stop.is_set, stores=stores, changed=changed)
 
         def measured(result: Any, error: SurvivedError | None) -> None:
             self._measured_seconds = time.monotonic() - began
+            if error is not None:
+                self.growth.give_back(changed)
             if error is None:
                 self.observation = result
                 self._make_plan(result, time.time())  # its reasons tell when to measure again
@@ -230,7 +268,7 @@ class Daemon:
             self._measure_at = time.time() + self._until_next_measuring()
 
         self._measure_at = now + 3600.0
-        self.worker.start(Job("measuring", lambda task: self.machine.observe(last, stop=task.stop.is_set, stores=stores), measured))
+        self.worker.start(Job("measuring", look, measured))
 
     def _until_next_measuring(self) -> float:
         # A reason that passes by itself is looked at again soon, everything else more and more seldom. On a quiet disk
@@ -298,6 +336,7 @@ class Daemon:
             settings = self._load()
             self.machine.use(settings)
             self._stores_at = self._measure_at = 0.0
+            self.guard.look_again()
             self.troubles.set("config", None)
             log.info("The configuration was read again.")
         except SurvivedError as error:
@@ -321,7 +360,13 @@ class Daemon:
 
     def _wait(self) -> float:
         now = time.time()
-        waits = [self.levels.wait(self.machine.rules), self.growth.wait(), self.post.wait(now), self._measure_at - now]
+        waits = [
+            self.levels.wait(self.machine.rules),
+            self.growth.wait(),
+            self.post.wait(now),
+            self.guard.wait(now),
+            self._measure_at - now,
+        ]
         if self.plan.moves:
             waits.append(self._cooldown_until - now)
         if self.worker.job is not None:
@@ -347,6 +392,7 @@ class Daemon:
         self.control.close()
         self.growth.close()
         self.post.close()
+        self._lookout.close()
         if not ended:
             log.warning("Stopped in the middle of a copy; it is undone at the next start.")
             os._exit(0)  # the worker sits in a system call

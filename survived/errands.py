@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING
 
 from survived.act import rebuild as rebuild_from
 from survived.act import recover as recovery
 from survived.act import relocate as engine
+from survived.act.attempt import check_unfinished, said
 from survived.act.survey import check_source
 from survived.act.transfer import Care
 from survived.decide.housing import find_store
 from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError
 from survived.model import Cache, CacheReading, CacheState, Kind, Operation, Reason, Relocation, StoreReading, TreeSize, Verb
 from survived.observe.tree import measure_tree
+from survived.settings.catalog import wrong_level
 from survived.units import print_bytes, sentence
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def find_cache(machine: Machine, word: str) -> Cache:
     return Cache(path, path, kind=Kind.STATE, path=path, rule="named by hand")
 
 
-def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
+def find_relocation(machine: Machine, word: str, verb: str = Verb.RESTORE) -> tuple[str, Relocation]:
     """Return a relocated path and its store by cache id or path. `Refused` if it is not relocated or out of reach."""
     moved = machine.relocations()
     cache = find_cache(machine, word)
@@ -62,23 +65,25 @@ def find_relocation(machine: Machine, word: str) -> tuple[str, Relocation]:
         why = sentence(lost.reason or "its disk cannot be used") if lost else "no data disk knows of it."
         raise Refused(
             Reason.NO_STORE,
-            f"Cannot restore '{cache.path}': it is a link to '{target}', and {why} Nothing was changed.",
+            f"Cannot {verb} '{cache.path}': it is a link to '{target}', and {why} Nothing was changed.",
             "Run survivectl check.",
         )
     hint = f"Relocated are: {', '.join(item.cache_id for _, item in moved)}." if moved else "Nothing is relocated."
-    raise Refused(Reason.NOT_RELOCATED, f"Cannot restore '{word}': it is not relocated. Nothing was changed.", hint)
+    raise Refused(Reason.NOT_RELOCATED, f"Cannot {verb} '{word}': it is not relocated. Nothing was changed.", hint)
 
 
 def care_for(machine: Machine, *, asked: bool) -> Care:
     """Return how careful to be: what a person asked for settles sooner than what the daemon does by itself."""
     settle = machine.rules.settle_seconds
     settle = min(settle, _ASKED_SETTLE_SECONDS) if asked else settle
-    return Care(settle, max(30.0, 2 * settle), verify_content=machine.settings.move.verify == "content")
+    move = machine.settings.move
+    return Care(settle, max(30.0, 2 * settle), verify_content=move.verify == "content", rate=move.rate)
 
 
 def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = None, asked: bool = True) -> Operation:
     """Measure, pick a store (`to`: a data disk's directory or a store) and relocate."""
     check_source(cache.path, home=machine.home, store_device=_NO_DEVICE)  # before minutes of measuring, and for its own reason
+    _check_place(machine, cache, asked=asked)
     task.enter("measure")
     try:
         size = measure_tree(cache.path, stop=task.stop.is_set)
@@ -86,8 +91,9 @@ def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = Non
         size = TreeSize()  # the engine's own check says what is wrong with it
     readings = machine.read_stores()
     machine.open_stores(readings)
-    reading = _choose_store(machine, cache, size, readings, to)
+    reading = _choose_store(machine, cache, cache.path, size, readings, to)
     ends = machine.ends(machine.open_store(reading))
+    _check_unfinished(machine, cache.path, Verb.RELOCATE)
     return engine.relocate(
         ends,
         cache.id,
@@ -100,9 +106,35 @@ def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = Non
     )
 
 
+def _check_place(machine: Machine, cache: Cache, *, asked: bool) -> None:
+    """Refuse a level at which a link breaks its tool, unless there was one already, and a stand-in, which goes by itself."""
+    level = wrong_level(cache.path, machine.caches)
+    if level is not None and level.breaks and all(item.source != cache.path for _, item in machine.relocations()):
+        raise Refused(
+            Reason.WRONG_LEVEL, f"Cannot move '{cache.path}': {level.cache.title} breaks if that is a link. Nothing was changed.",
+            f"The right level is '{level.cache.path}': survivectl relocate {shlex.quote(level.cache.id)}",
+        )  # fmt: skip
+    if asked and any(item.source == cache.path for item in machine.records.standins()):
+        why = "it is a stand-in, and is merged with what it stands for when that data disk is back"
+        raise Refused(Reason.UNSETTLED, f"Cannot move '{cache.path}': {why}. Nothing was changed.")
+
+
+def advice(machine: Machine, cache: Cache) -> str | None:
+    """Return what to know before this path becomes a link that its tool's clean command removes, with the right level."""
+    level = wrong_level(cache.path, machine.caches)
+    if level is None or level.breaks:
+        return None
+    said = f"'{level.clean_command}'" if level.clean_command else "its tool's clean command"
+    eats = f"{said} removes a link at '{cache.path}' and leaves the data on the data disk: survivectl orphans shows it then."
+    if level.cache.path == cache.path:
+        return eats
+    return f"{eats} The right level is '{level.cache.path}': survivectl relocate {shlex.quote(level.cache.id)}"
+
+
 def _choose_store(
-    machine: Machine, cache: Cache, size: TreeSize, readings: tuple[StoreReading, ...], to: str | None
+    machine: Machine, cache: Cache, tree: str, size: TreeSize, readings: tuple[StoreReading, ...], to: str | None
 ) -> StoreReading:
+    """Return the store that `to` names, else the one that suits the cache whose tree is at `tree` now."""
     if to is not None:
         wanted = os.path.normpath(os.path.join(os.getcwd(), os.path.expanduser(to)))
         for reading in readings:
@@ -114,7 +146,7 @@ def _choose_store(
             f"Add it to [data] disks. Known are: {', '.join(os.path.dirname(r.path) for r in readings) or 'none'}.",
         )
     try:
-        device: int | None = os.lstat(cache.path).st_dev
+        device: int | None = os.lstat(tree).st_dev
     except OSError:
         device = None
     chosen = find_store(CacheReading(cache, 0.0, CacheState.HOME, size, device), readings, machine.rules)
@@ -134,28 +166,56 @@ def _choose_store(
 
 def restore(machine: Machine, store_path: str, item: Relocation, task: Task, *, forced: bool = False) -> Operation:
     """Bring one relocated path home."""
+    ends, size = _reach(machine, store_path, item, Verb.RESTORE, task)
+    care, high, lock = care_for(machine, asked=True), machine.rules.bytes_marks.high, _lock_of(machine, item)
+    return engine.restore(ends, item, high=high, forced=forced, lock=lock, care=care, task=task, size=size)
+
+
+def rehome(machine: Machine, store_path: str, item: Relocation, task: Task, *, to: str | None = None) -> Operation:
+    """Move one relocated path to another data disk: the one that `to` names, else the one with most room."""
+    origin, size = _reach(machine, store_path, item, Verb.REHOME, task)
+    readings = machine.read_stores()
+    machine.open_stores(readings)
+    cache = find_cache(machine, item.source)
+    ends = machine.ends(machine.open_store(_choose_store(machine, cache, item.target, size, readings, to)))
+    keep_free, care, lock = machine.rules.keep_free, care_for(machine, asked=True), _lock_of(machine, item)
+    return engine.rehome(ends, origin, item, size=size, keep_free=keep_free, lock=lock, care=care, task=task)
+
+
+def _reach(machine: Machine, store_path: str, item: Relocation, verb: Verb, task: Task) -> tuple[engine.Ends, TreeSize]:
+    """Open the store that holds a relocated tree and measure the tree. `Refused` if its disk cannot be used."""
     task.enter("measure")
     reading = next((r for r in machine.read_stores() if r.path == store_path), None)
     if reading is None or not reading.ok:
         why = sentence(reading.reason or "") if reading else "its disk is not among the data disks."
-        raise Refused(Reason.NO_STORE, f"Cannot restore '{item.source}': {why} Nothing was changed.", "Run survivectl check.")
+        raise Refused(Reason.NO_STORE, f"Cannot {verb} '{item.source}': {why} Nothing was changed.", "Run survivectl check.")
     opened = machine.open_store(reading)
     try:
         size = measure_tree(item.target, stop=task.stop.is_set)
     except (FileNotFoundError, NotADirectoryError):
-        size = TreeSize()
-    lock = next((cache.lock for cache in machine.caches if cache.path == item.source), None)
-    care, high = care_for(machine, asked=True), machine.rules.bytes_marks.high
-    return engine.restore(machine.ends(opened), item, high=high, forced=forced, lock=lock, care=care, task=task, size=size)
+        size = TreeSize()  # the engine's own check says what is wrong with it
+    _check_unfinished(machine, item.source, verb)
+    return machine.ends(opened), size
 
 
-def recover(machine: Machine) -> tuple[list[Operation], list[NeedsPerson]]:
+def _check_unfinished(machine: Machine, source: str, verb: Verb) -> None:
+    """End what another store's journal has begun with this path, or refuse; the engine looks only into the one it works with."""
+    with said(source, verb):
+        for opened in list(machine.open.values()):
+            check_unfinished(machine.ends(opened), source)
+
+
+def _lock_of(machine: Machine, item: Relocation) -> tuple[str, ...]:
+    return next((cache.lock for cache in machine.caches if cache.path == item.source), ())
+
+
+def recover(machine: Machine, task: Task | None = None) -> tuple[list[Operation], list[NeedsPerson]]:
     """Bring every unfinished operation in every open store to its end; return what came of them and what needs a person."""
     ended: list[Operation] = []
     puzzles: list[NeedsPerson] = []
     for path, opened in list(machine.open.items()):
         try:
-            done, asked = recovery.recover_all(opened.store, opened.journal)
+            done, asked = recovery.recover_all(opened.store, opened.journal, machine.find_store, task)
         except OSError as error:
             raise SurvivedError(
                 f"Cannot recover in '{path}': {(error.strerror or str(error)).lower()}. It is tried again."
@@ -191,5 +251,5 @@ def rebuild(machine: Machine) -> dict[str, Found]:
 
 def describe(operation: Operation) -> str:
     """Return one sentence about an ended operation."""
-    verb = "relocated to" if operation.verb is Verb.RELOCATE else "restored from"
+    verb = "restored from" if operation.verb is Verb.RESTORE else "relocated to"
     return f"'{operation.source}' {verb} '{operation.target}' ({print_bytes(operation.size_bytes)})"

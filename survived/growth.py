@@ -56,6 +56,14 @@ class Growth:
         if self._watcher.drain():
             self._woken()
 
+    def take_changed(self) -> frozenset[str] | None:
+        """Return the folders in which something grew since the last call; None if some are not known."""
+        return self._watcher.take_changed()
+
+    def give_back(self, changed: frozenset[str] | None) -> None:
+        """Have `take_changed` return these again: nobody looked."""
+        self._watcher.give_back(changed)
+
     def close(self) -> None:
         """Free all watches."""
         self._watcher.close()

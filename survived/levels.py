@@ -24,6 +24,12 @@ _SAMPLE_SECONDS = 30.0
 _SAMPLES = 720  # six hours
 
 
+def minute_of_day(now: float) -> int:
+    """Return the minute of the local day, 0 to 1439, that quiet hours are about."""
+    local = time.localtime(now)
+    return local.tm_hour * 60 + local.tm_min
+
+
 class Levels:
     """What is known of each watched filesystem, by mount."""
 

@@ -21,22 +21,28 @@ from survived.act import fs
 from survived.act.ballast import Ballast
 from survived.act.rebuild import set_aside
 from survived.act.relocate import Ends
+from survived.decide.quota import limit
 from survived.errors import Refused, SurvivedError
+from survived.findings import Speed
 from survived.model import Cache, CacheReading, CacheState, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
 from survived.observe.caches import read_cache, read_caches
-from survived.observe.disks import answers, find_data_disks, read_filesystem, watched_paths
+from survived.observe.disks import answers, find_data_disks, is_below, read_filesystem, watched_paths
+from survived.observe.drives import device_of, read_speed
+from survived.observe.neighbours import find_exposed
+from survived.observe.quota import read_quota
+from survived.records import Records
 from survived.settings.catalog import resolve_caches
-from survived.store import history, journal, layout, outbox
+from survived.store import history, hogs, journal, known, layout, outbox
 from survived.store.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from survived.settings.config import Settings
     from survived.settings.paths import Paths
 
 log = logging.getLogger(__name__)
-SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA)
+SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA, *hogs.SCHEMA, *known.SCHEMA)
 _REMEASURE_SECONDS = 3600.0
 
 
@@ -62,9 +68,12 @@ class Machine:
         self.open: dict[str, OpenStore] = {}
         self.broken: dict[str, str] = {}  # stores that are there, but whose database cannot be used, and why
         self._lock = threading.RLock()  # the worker opens stores too
+        self.records = Records(self)
+        self._hints: set[str] = set()  # folders that changed, in trees that were not measured since
+        self._known_in: str | None = None  # the store whose knowledge was used last; "" for none
         self.use(settings)
         self._known_path = os.path.join(paths.state_dir, "stores.json")
-        self._known = self._read_known()
+        self.known = self._read_known()  # ids of the stores seen before, by path
 
     def use(self, settings: Settings) -> None:
         """Take new settings whole; stores that are open stay open until `open_stores` sees that they are not wanted."""
@@ -86,13 +95,19 @@ class Machine:
         trouble = ""
         for path in self.watched():
             try:
-                filesystem = read_filesystem(path)
+                filesystem = self._limited(path)
                 found.setdefault(filesystem.device_id, filesystem)
             except OSError as error:
                 trouble = f"'{path}': {(error.strerror or str(error)).lower()}"
         if not found:
             raise SurvivedError(f"Cannot watch {trouble or 'anything'}. Nothing is watched.", "Check [watch] filesystems.")
         return tuple(found.values())
+
+    def _limited(self, path: str, *, by_room: bool = False) -> Filesystem:
+        """Return the filesystem that holds `path` as our quota leaves it; root has none that binds."""
+        filesystem = read_filesystem(path)
+        quota = read_quota(path, filesystem.device, self.uid) if self.uid != 0 else None
+        return limit(filesystem, quota, by_room=by_room)
 
     def filesystem_of(self, source: str) -> Filesystem | None:
         """Return the watched filesystem that a path's folder is on, or None."""
@@ -106,7 +121,7 @@ class Machine:
         if self.settings.data.disks is not None:
             return tuple(self.settings.data.disks)
         found = find_data_disks(self.home, self.uid, self._avoided())
-        before = (os.path.dirname(path) for path in self._known)
+        before = (os.path.dirname(path) for path in self.known)
         return tuple(dict.fromkeys((*found, *before)))
 
     def _avoided(self) -> frozenset[int]:
@@ -129,16 +144,22 @@ class Machine:
         filesystem = None
         for place in (disk, os.path.dirname(disk)):
             with contextlib.suppress(OSError):
-                filesystem = read_filesystem(place)
+                filesystem = self._limited(place, by_room=True)
                 break
-        return layout.read_store(
+        reading = layout.read_store(
             disk,
             filesystem,
             uid=self.uid,
             avoid=self._avoided(),
-            known_id=self._known.get(path),
+            known_id=self.known.get(path),
             named=self.settings.data.disks is not None,
         )
+        if reading.ok and filesystem is not None:
+            speed = read_speed(device_of(filesystem.device, filesystem.device_id), filesystem.fstype)
+            reading = replace(reading, rotational=speed is Speed.ROTATIONAL)
+        if reading.ok and not self.settings.data.allow_exposed and (why := find_exposed(disk, frozenset({self.uid}))):
+            return replace(reading, ok=False, reason=f"{why}: chmod +t mends that, and [data] allow_exposed allows it")
+        return reading
 
     # ---- stores ---------------------------------------------------------------------------------------------------
 
@@ -156,7 +177,7 @@ class Machine:
             self.close_store(path)
         trouble: SurvivedError | None = None
         good = [reading for reading in readings if reading.ok and reading.path not in self.open]
-        wanted = [reading for reading in good if reading.path in self._known or self._exists(reading)]
+        wanted = [reading for reading in good if reading.path in self.known or self._exists(reading)]
         if not self.open and not wanted and good:
             wanted = [max(good, key=lambda reading: reading.available_bytes)]
         for reading in wanted:
@@ -191,23 +212,33 @@ class Machine:
             ) from error
         if without_database:
             log.warning("'%s/state.db' is now '%s'.", store.path, set_aside(store, "state.db"))
+        was_lost = fs.exists(store.fd, "state.db") is None and store.is_used()
         try:
             database = Database(os.path.join(store.path, "state.db"), SCHEMA)
+            if not os.path.samestat(os.stat(database.path), os.stat("state.db", dir_fd=store.fd)):  # SQLite knows only paths
+                database.close()
+                raise SurvivedError(f"Cannot use '{store.path}': it was replaced while we looked. Nothing was written.")
         except SurvivedError as error:
             self.broken[store.path] = error.message
             store.close()
             raise
         self.broken.pop(store.path, None)
         self.open[reading.path] = OpenStore(store, database, journal.Journal(database))
-        if self._known.get(store.path) != store.id:
-            self._known[store.path] = store.id
+        if was_lost:  # seconds of Unix time: far above any number that was counted
+            log.warning("'%s/state.db' was lost; survivectl recover --rebuild makes it anew from trees and links.", store.path)
+            self.open[reading.path].journal.begin_after(int(time.time()))
+        if self.known.get(store.path) != store.id:
+            self.known[store.path] = store.id
             with contextlib.suppress(OSError):  # a full `/`: the links themselves tell what is where
-                fs.write_file(self._known_path, json.dumps(self._known).encode(), 0o600)
+                fs.write_file(self._known_path, json.dumps(self.known).encode(), 0o600)
         return self.open[reading.path]
 
     def close_store(self, path: str) -> None:
         """Close one store that was opened, if it still lets us."""
-        if (opened := self.open.pop(path, None)) is not None:
+        if (opened := self.open.get(path)) is not None:
+            with contextlib.suppress(SurvivedError):
+                self.records.remember(path, opened.journal.relocations())
+            del self.open[path]
             with contextlib.suppress(SurvivedError, OSError):
                 opened.close()
 
@@ -248,29 +279,19 @@ class Machine:
 
     def ends(self, opened: OpenStore) -> Ends:
         """Return what the engine works with in this store."""
-        return Ends(opened.store, opened.journal, self.ballast, self.home)
+        return Ends(opened.store, opened.journal, self.ballast, self.home, self.find_store)
+
+    def find_store(self, path: str) -> tuple[layout.Store, journal.Journal] | None:
+        """Open the store that holds `path`; None while its disk is away. `SurvivedError` if another survived works with it."""
+        reading = next((reading for reading in self.read_stores() if path.startswith(f"{reading.path}/")), None)
+        if reading is None or not reading.ok:
+            return None
+        opened = self.open_store(reading)
+        return opened.store, opened.journal
 
     def relocations(self) -> tuple[tuple[str, Relocation], ...]:
-        """Return what is relocated, with the path of its store; stores that are not open are read without their lock."""
-        return self._read_journals(lambda journal: journal.relocations())
-
-    def orphans(self) -> tuple[tuple[str, Relocation], ...]:
-        """Return trees on data disks to which no link leads any more, since their source was relocated anew."""
-        return self._read_journals(lambda journal: journal.orphans())
-
-    def _read_journals(self, read: Callable[[journal.Journal], tuple[Relocation, ...]]) -> tuple[tuple[str, Relocation], ...]:
-        found: list[tuple[str, Relocation]] = []
-        for path in dict.fromkeys((*self.open, *self._known, *(os.path.join(disk, layout.NAME) for disk in self.disks()))):
-            if path in self.open:
-                found += [(path, item) for item in read(self.open[path].journal)]
-            elif os.path.isfile(os.path.join(path, "state.db")):
-                with contextlib.suppress(SurvivedError):
-                    database = Database(os.path.join(path, "state.db"), SCHEMA, read_only=True)
-                    try:
-                        found += [(path, item) for item in read(journal.Journal(database))]
-                    finally:
-                        database.close()
-        return tuple(found)
+        """Return what is relocated, with the path of its store, also of stores whose disk is away."""
+        return self.records.relocations()
 
     # ---- observing ------------------------------------------------------------------------------------------------
 
@@ -292,7 +313,9 @@ class Machine:
                         report_only="relocated by hand",
                     )
                 )
-        return (*self.caches, *more)
+        standins = {item.source for item in self.records.standins()}
+        why = "it is a stand-in, and is merged when its data disk is back"
+        return tuple(replace(cache, report_only=why) if cache.path in standins else cache for cache in (*self.caches, *more))
 
     def observe(
         self,
@@ -300,11 +323,14 @@ class Machine:
         *,
         stop: Callable[[], bool] | None = None,
         stores: tuple[StoreReading, ...] | None = None,
+        changed: Collection[str] | None = (),
     ) -> Observation:
         """
         Read everything; caches at home are measured anew, those on a data disk once an hour.
 
-        `stores` saves reading them twice. Raises `Stopped` soon after `stop()` is true.
+        `stores` saves reading them twice. With a store open, trees are measured by what it knows of them and by `changed`,
+        the folders that inotify told of; in full where somebody was writing when last seen, or if `changed` is None: not known.
+        Raises `Stopped` soon after `stop()` is true.
         """
         now = time.time()
         targets = {item.source: item.target for _, item in self.relocations()}
@@ -313,13 +339,43 @@ class Machine:
         fresh: list[Cache] = []
         caches = self.known_caches()
         for cache in caches:
-            known = before.get(cache.id)
-            if known is not None and known.state is CacheState.RELOCATED and now - known.time < _REMEASURE_SECONDS:
-                reading = read_cache(cache, now, targets, measure=False, known=known)
-                if reading.state is CacheState.RELOCATED and reading.target == known.target:
-                    cached[cache.id] = replace(reading, time=known.time)
+            seen = before.get(cache.id)
+            is_young = seen is not None and now - seen.time < _REMEASURE_SECONDS and changed is not None
+            if seen is not None and seen.state is CacheState.RELOCATED and is_young:
+                reading = read_cache(cache, now, targets, measure=False, known=seen)
+                if reading.state is CacheState.RELOCATED and reading.target == seen.target:
+                    cached[cache.id] = replace(reading, time=seen.time)
                     continue
             fresh.append(cache)
-        measured = {reading.cache.id: reading for reading in read_caches(fresh, now, targets, stop=stop)}
+        found = self._read_fresh(fresh, before, targets, changed, stop, now)
+        # What is not measured this time was not read anew where it changed.
+        left = [reading.target for reading in cached.values() if reading.target]
+        self._hints = {place for place in self._hints if any(is_below(place, target) for target in left)}
+        measured = {reading.cache.id: reading for reading in found}
         readings = tuple(cached.get(cache.id) or measured[cache.id] for cache in caches)
         return Observation(now, self.read_filesystems(), readings, stores if stores is not None else self.read_stores())
+
+    def _read_fresh(
+        self,
+        caches: list[Cache],
+        before: Mapping[str, CacheReading],
+        targets: Mapping[str, str],
+        changed: Collection[str] | None,
+        stop: Callable[[], bool] | None,
+        now: float,
+    ) -> tuple[CacheReading, ...]:
+        """Measure caches by what the first open store knows of them."""
+        opened = next(iter(self.open.values()), None)
+        place = opened.store.path if opened is not None else None
+        # Another store has not heard what was told to the last one.
+        is_doubtful = changed is None or self._known_in not in (None, place)
+        keeper = known.KnownTrees(opened.database) if opened is not None else None
+        in_full: set[str] = set()
+        for cache in caches:
+            seen = before.get(cache.id)
+            if is_doubtful or (seen is not None and any(holder.writes for holder in seen.holders)):
+                in_full |= {cache.path, targets.get(cache.path, cache.path)}
+        self._hints |= set(changed or ())
+        found = read_caches(caches, now, targets, stop=stop, keeper=keeper, changed=self._hints, in_full=in_full)
+        self._known_in = place or ""
+        return found

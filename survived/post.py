@@ -20,10 +20,10 @@ from survived.store.outbox import Outbox
 from survived.tell.deliver import Delivery, destination_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from survived.machine import Machine
-    from survived.model import Filesystem, Notice, Observation, Operation, Plan, Pressure
+    from survived.model import Filesystem, LinkReading, Notice, Observation, Operation, Plan, Pressure
     from survived.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Post:
         was_recalled = self._is_recalled
         try:
             if not self._is_recalled and (kept := database.recall(_MEMORY)) is not None:
-                self._memory = notices.Memory.from_dict(json.loads(kept))
+                self._memory = notices.recalled(notices.Memory.from_dict(json.loads(kept)), self._memory)
             self._is_recalled = True  # later ours is newer: it knows that the disk was away
             stored.adopt(self._spare)
         except (SurvivedError, ValueError) as error:
@@ -102,6 +102,18 @@ class Post:
     def trouble(self, title: str, text: str, now: float) -> None:
         """Tell what concerns no cache, once for as long as it is the same."""
         self._take(notices.on_trouble(self._memory, title, text, now, host=self._host))
+
+    def stores(self, seen: Observation, now: float) -> None:
+        """Tell at once what changed of the data disks."""
+        self._take(notices.on_stores(self._memory, seen, now, rules=self._machine.rules, host=self._host))
+
+    def links(self, readings: Sequence[LinkReading], now: float, spared: Collection[str]) -> None:
+        """Tell which links of ours stand otherwise than was told; `spared` are targets that cannot be judged now."""
+        self._take(notices.on_links(self._memory, readings, now, host=self._host, spared=spared))
+
+    def merged(self, name: str, source: str, target: str, kept: Sequence[str], now: float) -> None:
+        """Tell that a stand-in and the tree behind its link are one again."""
+        self._take(notices.on_merged(self._memory, name, source, target, kept, now, host=self._host))
 
     def _take(self, told: notices.Told) -> None:
         memory, news = told

@@ -14,9 +14,12 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from survived import errands
+from survived import errands, orphans, standins
+from survived.decide import guardian
 from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError, UsageError
-from survived.model import Observation, Operation, Stage
+from survived.findings import Sizes
+from survived.model import Observation, Operation, Stage, Verb
+from survived.store import hogs
 from survived.tell import status
 from survived.tell.control import BadParams, UnknownMethod
 from survived.worker import Job
@@ -38,7 +41,7 @@ class Request:
     number: int
     cache_id: str
     source: str
-    run: Callable[[Task], Operation]
+    run: Callable[[Task], Operation | dict[str, Any]]
     state: str = "waiting"
     job: Job | None = None
     result: dict[str, Any] = field(default_factory=dict)
@@ -79,13 +82,50 @@ class Requests:
         """Queue a relocation of a cache id or an absolute path."""
         machine = self._daemon.machine
         cache = errands.find_cache(machine, what)
-        return self._queue(cache.id, cache.path, lambda task: errands.relocate(machine, cache, task, to=to))
+        queued = self._queue(cache.id, cache.path, lambda task: errands.relocate(machine, cache, task, to=to))
+        return {**queued, "advice": errands.advice(machine, cache)}
 
     def do_restore(self, what: str, force: bool = False) -> dict[str, Any]:
         """Queue bringing home what an id or an absolute path names."""
         machine = self._daemon.machine
         store, item = errands.find_relocation(machine, what)
         return self._queue(item.cache_id, item.source, lambda task: errands.restore(machine, store, item, task, forced=force))
+
+    def do_rehome(self, what: str, to: str | None = None) -> dict[str, Any]:
+        """Queue moving what an id or an absolute path names to another data disk."""
+        machine = self._daemon.machine
+        store, item = errands.find_relocation(machine, what, Verb.REHOME)
+        return self._queue(item.cache_id, item.source, lambda task: errands.rehome(machine, store, item, task, to=to))
+
+    def do_remove(self, what: list[str]) -> dict[str, Any]:
+        """Queue removing trees that no link leads to."""
+        machine = self._daemon.machine
+        chosen = [orphans.choose(machine, word, "remove") for word in what]
+        targets = [orphan.target for orphan in chosen]
+        return self._queue(chosen[0].cache_id, chosen[0].source, lambda task: {"results": orphans.remove(machine, targets, task)})
+
+    def do_link(self, what: str) -> dict[str, Any]:
+        """Queue linking a tree again that no link leads to."""
+        machine = self._daemon.machine
+        orphan = orphans.choose(machine, what, "link")
+        return self._queue(orphan.cache_id, orphan.source, lambda task: orphans.link(machine, orphan.target, task))
+
+    def do_adopt(self, what: str) -> dict[str, Any]:
+        """Queue letting a path be what it is now."""
+        machine = self._daemon.machine
+        cache = errands.find_cache(machine, what)
+        return self._queue(cache.id, cache.path, lambda _task: orphans.adopt(machine, what))
+
+    def do_standin(self, what: str | None = None, undo: bool = False) -> dict[str, Any]:
+        """Make a stand-in for a link, or for all that dangle, or undo one; in this call, since a link and a folder are quick."""
+        machine = self._daemon.machine
+        if what is None:
+            answer: dict[str, Any] = {"results": standins.place_all(machine)}
+        else:
+            answer = standins.undo(machine, what) if undo else standins.place(machine, what)
+        self._daemon.guard.look_again()
+        self._daemon.measure_soon()
+        return answer
 
     def do_request(self, number: int, stop: bool = False) -> dict[str, Any]:
         """Return how a queued request stands; with `stop`, end it."""
@@ -136,6 +176,12 @@ class Requests:
         self._daemon.reload()
         return {"reloaded": True}
 
+    def do_keep_hogs(self, sizes: dict[str, int], smallest: int) -> dict[str, Any]:
+        """Keep what a survivectl found big, so that growth can be told: the store has one writer, and that is us."""
+        opened = next(iter(self._daemon.machine.open.values()), None)
+        kept = opened is not None and hogs.record(opened.database, Sizes(time.time(), sizes, smallest))
+        return {"kept": kept}
+
     def do_notices(self) -> dict[str, Any]:
         """Return how the last notices stand."""
         return {**self._daemon.post.summary(), "recent": self._daemon.post.recent()}
@@ -162,12 +208,14 @@ class Requests:
             notices=daemon.post.summary(),
             recent=daemon.post.recent(),
             problems=daemon.troubles.texts(),
+            links=[(reading, guardian.judge(reading)) for reading in daemon.guard.links],
+            standins=daemon.machine.records.standins(),
             plan=daemon.plan,
         )
 
     # ---- the queue ------------------------------------------------------------------------------------------------
 
-    def _queue(self, cache_id: str, source: str, run: Callable[[Task], Operation]) -> dict[str, Any]:
+    def _queue(self, cache_id: str, source: str, run: Callable[[Task], Operation | dict[str, Any]]) -> dict[str, Any]:
         self._count += 1
         request = Request(self._count, cache_id, source, run)
         self._all[self._count] = request
@@ -186,12 +234,14 @@ class Requests:
         request.job = Job(f"asked: {request.cache_id}", request.run, lambda done, error: self._ended(request, done, error))
         self._daemon.act(request.job, request.source)
 
-    def _ended(self, request: Request, done: Operation | None, error: SurvivedError | None) -> None:
+    def _ended(self, request: Request, done: Operation | dict[str, Any] | None, error: SurvivedError | None) -> None:
         request.state, request.error = ("failed", error) if error is not None else ("done", None)
         if done is not None:
-            request.result = result_of(done)
+            request.result = done if isinstance(done, dict) else result_of(done)
         asked_to_stop = isinstance(error, Stopped)
-        self._daemon.asked(request.cache_id, request.source, done, None if asked_to_stop else error)
+        moved = done if isinstance(done, Operation) else None
+        self._daemon.asked(request.cache_id, request.source, moved, None if asked_to_stop else error)
+        self._daemon.guard.look_again()
 
     def _stop(self, request: Request) -> None:
         if request in self._waiting:

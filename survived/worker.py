@@ -58,7 +58,7 @@ class Worker:
 
     def _work(self, job: Job) -> None:
         try:
-            fs.set_idle_io()
+            fs.step_back()
             job.result = job.run(job.task)
         except SurvivedError as error:
             job.error = error

@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.ctl import local
-from survived.ctl.look import fitting, has_colour, link_state, unreadable, width
+from survived.ctl.inventory import WHY, unreadable
+from survived.ctl.look import fitting, has_colour, width
 from survived.ctl.main import print_json
 from survived.errors import SurvivedError
+from survived.model import LinkState
 from survived.tell.columns import entry, painted, plain, wrap
-from survived.units import print_bytes, print_mark, print_share
+from survived.units import print_bytes, print_mark, print_share, print_time
 
 if TYPE_CHECKING:
     import argparse
@@ -138,6 +141,8 @@ def _shared_parent(path: str) -> str | None:
 
 
 def _links(machine: Machine) -> Iterator[Finding]:
+    from survived import orphans
+    from survived.decide.guardian import judge
     from survived.observe.caches import read_cache
 
     moved = [item for _, item in machine.relocations()]
@@ -146,22 +151,26 @@ def _links(machine: Machine) -> Iterator[Finding]:
         if reading.state == "dangling" and cache.path not in {item.source for item in moved}:  # its store cannot be read
             text = f"'{cache.path}' leads to '{reading.target}', which is not there"
             yield Finding("failure", cache.id, text, "Mount the data disk.")
-    for _, item in machine.orphans():
-        if os.path.isdir(item.target):
-            size = print_bytes(item.size_bytes)
-            text = f"no link leads to '{item.target}' ({size}): '{item.source}' became a directory and was moved anew"
-            yield Finding("warning", item.cache_id, text, "Look at it; what you do not need there is yours to remove.")
-    for item in moved:
-        state = link_state(item.source, item.target)
-        if state == "ok":
+    for orphan in orphans.find(machine):
+        size = f" ({print_bytes(orphan.size_bytes)})" if orphan.size_bytes else ""
+        text = f"no link leads to '{orphan.target}'{size}: '{orphan.source}' {WHY[orphan.why]}"
+        yield Finding("warning", orphan.cache_id, text, "To link, remove or adopt it: survivectl orphans --help")
+    standins = {item.target: item for item in machine.records.standins()}
+    for standin in standins.values():
+        text = f"'{standin.source}' is a stand-in since {print_time(standin.since)} and is merged when its data disk is back"
+        yield Finding("warning", standin.cache_id, text)
+    for link in machine.records.links(machine.read_stores()):
+        item, state = link.item, judge(link)
+        if state is LinkState.OK:
             yield Finding("ok", item.cache_id, f"'{item.source}' lives at '{item.target}'")
-        elif state == "dangling":
+        elif state is LinkState.DANGLING:
+            text = f"'{item.source}' leads to '{item.target}', which is gone, although the data disk is there"
+            yield Finding("failure", item.cache_id, text, f"To begin anew at home: rm {shlex.quote(item.source)}")
+        elif state is LinkState.DISK_MISSING:
+            text, until = f"'{item.source}' leads to '{item.target}', which is not there", shlex.quote(item.cache_id)
             yield Finding(
-                "failure", item.cache_id, f"'{item.source}' leads to '{item.target}', which is not there", "Mount the data disk."
+                "failure", item.cache_id, text, f"Mount the data disk. A directory until then: survivectl standin {until}"
             )
-        else:
-            what = "is no link any more" if state == "eaten" else "leads elsewhere"
-            yield Finding("warning", item.cache_id, f"'{item.source}' {what}; what was moved is still at '{item.target}'")
 
 
 def _notices(machine: Machine) -> Iterator[Finding]:

@@ -1,5 +1,5 @@
 """
-The verbs that only look: status, plan, measure, list.
+The verbs that only look: status, plan, measure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from survived.ctl.main import print_json, say
 from survived.ctl.main import printable as printable
 from survived.errors import DaemonNotRunning, SurvivedError
 from survived.tell import status
-from survived.tell.columns import wrap
 from survived.units import print_bytes, print_time, sentence
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from survived.machine import Machine
-    from survived.model import CacheReading, Gauge, Observation, Plan, Pressure, StoreReading
+    from survived.model import CacheReading, Gauge, Observation
 
 
 def width() -> int:
@@ -74,14 +73,18 @@ def read_status(args: argparse.Namespace) -> dict[str, Any]:
 
 def look(machine: Machine) -> status.Snapshot:
     """Return a snapshot by looking for ourselves; pressure is judged without dwell and memory."""
-    from survived.decide import policy
+    from survived.decide import guardian, policy
     from survived.decide.pressure import worst
     from survived.store.outbox import Outbox
 
     seen = machine.observe()
     gauges = judge(machine, seen)
     plan = policy.plan(seen, {mount: worst(pair) for mount, pair in gauges.items()}, machine.rules, gauges=gauges)
-    return status.Snapshot(time.time(), seen, machine.rules, gauges, notices=Outbox(None).summary(), plan=plan)
+    links = [(reading, guardian.judge(reading)) for reading in machine.records.links(seen.stores)]
+    return status.Snapshot(
+        time.time(), seen, machine.rules, gauges, notices=Outbox(None).summary(), plan=plan, links=links,
+        standins=machine.records.standins(),
+    )  # fmt: skip
 
 
 def judge(machine: Machine, seen: Observation) -> dict[str, tuple[Gauge, Gauge]]:
@@ -117,91 +120,6 @@ def _watch(args: argparse.Namespace) -> int:
     finally:
         if in_place:
             sys.stdout.write("\x1b[?25h")
-
-
-# ---- plan ---------------------------------------------------------------------------------------------------------
-
-
-def configure_plan(parser: argparse.ArgumentParser) -> None:
-    """`plan` has no options of its own."""
-
-
-def run_plan(args: argparse.Namespace) -> int:
-    """Print what would be moved now and what not; changes nothing."""
-    from survived.decide import policy
-    from survived.decide.pressure import worst
-    from survived.model import Pressure, Reason
-
-    machine = local.open_machine(args)
-    seen = machine.observe()
-    gauges = judge(machine, seen)
-    pressures = {mount: worst(pair) for mount, pair in gauges.items()}
-    running = local.ask_or_none("status")
-    failed = {
-        item["path"]: item["why"].partition("failed: ")[2]
-        for item in (running or {}).get("plan", {}).get("refusals", ())
-        if item["reason"] == Reason.FAILED_BEFORE
-    }
-    for fs in running["filesystems"] if running else ():
-        # The daemon remembers: below high, but not yet down to low, it goes on.
-        pressures[fs["mount"]] = max(pressures.get(fs["mount"], Pressure.NORMAL), Pressure(fs["pressure"]), key=lambda p: p.rank)
-    paused = bool(running and running["daemon"]["paused"])
-    plan = policy.plan(seen, pressures, machine.rules, failed=failed, paused=paused, gauges=gauges)
-    if args.json:
-        print_json(
-            {
-                "pressure": max(pressures.values(), key=lambda p: p.rank, default=Pressure.NORMAL).value,
-                "moves": [
-                    {
-                        "id": move.cache_id,
-                        **status.path_fields(move.source),
-                        **status.path_fields(move.store_path, "store"),
-                        "size_bytes": move.size_bytes,
-                        "reclaimable_bytes": move.reclaimable_bytes,
-                        "why": move.why,
-                    }
-                    for move in plan.moves
-                ],
-                "refusals": [
-                    {"id": item.cache_id, **status.path_fields(item.path), "reason": item.reason.value, "why": item.text}
-                    for item in plan.refusals
-                ],
-            }
-        )
-        return 0
-    _print_plan(plan, pressures, seen)
-    return 0
-
-
-def _print_plan(plan: Plan, pressures: dict[str, Pressure], seen: Observation) -> None:
-    print(printable(_standing(pressures, seen)))
-    for move in plan.moves:
-        line = f"{move.cache_id}: {print_bytes(move.size_bytes)} from {move.source} to {move.store_path}"
-        print()
-        _print_row("would move", line)
-        _print_row("", move.why)
-    if not plan.moves:
-        print("Nothing would be moved.")
-    there = [item for item in plan.refusals if item.reason.value != "absent"]
-    absent = [item.cache_id for item in plan.refusals if item.reason.value == "absent"]
-    if there:
-        print()
-    for item in there:
-        _print_row("stays", f"{item.cache_id}: {item.text}")
-    if absent:
-        print()
-        _print_row("not there", ", ".join(absent))
-
-
-def _print_row(head: str, text: str) -> None:
-    for line in wrap(f"{head:<12}{printable(text)}", width(), 12):
-        print(fitting(line))
-
-
-def _standing(pressures: dict[str, Pressure], seen: Observation) -> str:
-    from survived.units import print_share
-
-    return "; ".join(f"{fs.mount} is at {print_share(fs.usage)}, pressure {pressures[fs.mount]}" for fs in seen.filesystems)
 
 
 # ---- measure ------------------------------------------------------------------------------------------------------
@@ -267,93 +185,3 @@ def trouble(reading: CacheReading) -> str:
     """Return in one sentence why a cache could not be measured."""
     why = reading.error or "it is not there"
     return sentence(why if why.startswith("Cannot ") else f"Cannot measure '{reading.cache.path}': {why}")
-
-
-# ---- list ---------------------------------------------------------------------------------------------------------
-
-
-def configure_list(parser: argparse.ArgumentParser) -> None:
-    """`list` has no options of its own."""
-
-
-def run_list(args: argparse.Namespace) -> int:
-    """Print what is relocated, and whether each link still does its work."""
-    machine = local.open_machine(args)
-    found = machine.relocations()
-    orphans = [(store, item) for store, item in machine.orphans() if os.path.isdir(item.target)]
-    lost = unreadable(machine)
-    if args.json:
-        print_json(
-            {
-                "relocated": [
-                    {
-                        "id": item.cache_id,
-                        **status.path_fields(item.source),
-                        **status.path_fields(item.target, "target"),
-                        **status.path_fields(store, "store"),
-                        "since": print_time(item.since),
-                        "size_bytes": item.size_bytes,
-                        "files": item.files,
-                        "link": link_state(item.source, item.target),
-                    }
-                    for store, item in found
-                ],
-                "orphans": [
-                    {
-                        "id": item.cache_id,
-                        **status.path_fields(item.source),
-                        **status.path_fields(item.target, "target"),
-                        "size_bytes": item.size_bytes,
-                    }
-                    for _, item in orphans
-                ],
-                "unreadable": [{**status.path_fields(store.path, "store"), "reason": store.reason} for store in lost],
-            }
-        )
-        return SurvivedError.exit_code if lost else 0
-    for store in lost:
-        say(
-            f"survivectl: Cannot list what is in '{store.path}': {sentence(store.reason or 'it cannot be read')}",
-            "Run survivectl check.",
-        )
-    if not found and not lost:
-        print("Nothing is relocated.")
-    for _, item in orphans:
-        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  orphan: no link leads to {printable(item.target)}")
-    for _, item in found:
-        state = link_state(item.source, item.target)
-        note = "" if state == "ok" else f"   link: {state}"
-        since = print_time(item.since)[:10]
-        print(f"{item.cache_id:<16} {print_bytes(item.size_bytes):>9}  since {since}  {printable(item.source)}{note}")
-        print(f"{'':<16} {'':>9}  at {printable(item.target)}")
-    return SurvivedError.exit_code if lost else 0  # the list may not be all
-
-
-def unreadable(machine: Machine) -> list[StoreReading]:
-    """Return the stores whose journal cannot be read, each with the reason: what lives there is not known."""
-    from dataclasses import replace
-
-    from survived.machine import SCHEMA
-    from survived.store.database import Database
-
-    lost = []
-    for store in machine.read_stores():
-        file = os.path.join(store.path, "state.db")
-        if os.path.isfile(file):
-            try:
-                Database(file, SCHEMA, read_only=True).close()
-            except SurvivedError as error:
-                lost.append(replace(store, reason=error.message))
-        elif not store.ok:
-            lost.append(store)
-    return lost
-
-
-def link_state(source: str, target: str) -> str:
-    """Return `ok`, `dangling` (the target is out of reach), `eaten` (no link any more) or `foreign` (it leads elsewhere)."""
-    try:
-        if os.readlink(source) != target:
-            return "foreign"
-    except OSError:
-        return "eaten"
-    return "ok" if os.path.isdir(target) else "dangling"

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 VERBS: dict[str, tuple[str, str]] = {
     "status": ("look", "am I fine? pressure, filesystems, caches, the running move"),
-    "plan": ("look", "what would be moved and what not, each with its reason"),
+    "plan": ("plan", "what would be moved and what not, each with its reason"),
     "measure": ("look", "caches, or any paths, by size and by what moving them frees"),
-    "list": ("look", "what lives on a data disk behind a link"),
+    "hogs": ("hogs", "what else fills the disk, what may be done about it, and what grew"),
+    "list": ("inventory", "what lives on a data disk behind a link"),
     "relocate": ("move", "move a cache or a directory to a data disk and leave a link"),
     "restore": ("move", "bring relocated caches home, byte for byte"),
-    "recover": ("move", "finish or undo what a crash left"),
+    "rehome": ("move", "move what is relocated to another data disk"),
+    "orphans": ("guard", "trees on data disks that lost their link: link, remove or adopt"),
+    "standin": ("guard", "a directory in place of a link until its data disk is back"),
+    "verify": ("verify", "compare relocated trees with what is known of them"),
+    "recover": ("recover", "finish or undo what a crash left"),
     "pause": ("steer", "move nothing for a while"),
     "resume": ("steer", "move again"),
     "reload": ("steer", "read the configuration again"),
@@ -69,6 +74,8 @@ _OTHER_WORDS = {
     "test": "check",
     "doctor": "check",
 }
+_INTERMIXED = frozenset({"orphans"})
+"""The verbs whose options may stand between an action and its words."""
 _WRITES_CONFIG = frozenset({"install", "uninstall", "demo"})
 _STDOUT = 1
 
@@ -155,7 +162,7 @@ def _run(words: list[str]) -> int:
     run = getattr(module, f"run_{verb}", None) or module.run
     configure(parser)
     try:
-        args = parser.parse_args(rest)
+        args = (parser.parse_intermixed_args if verb in _INTERMIXED else parser.parse_args)(rest)
     except SystemExit as done:  # --help
         return int(done.code or 0)
     if args.config is not None and verb not in _WRITES_CONFIG and not os.path.exists(args.config):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from survived.settings.paths import Paths
 
 _OURS_IN_STATE = ("ballast", installed.RECORD)
-_STORES = "stores.json"  # kept while something is relocated: restore finds the stores by it
+_STORES = ("stores.json", "links.json", "standins.json")  # kept while something is relocated: restore finds the stores by it
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +119,7 @@ class Taken:
     def take_state(self, *, keep_stores: bool) -> None:
         """Remove our own entries of the state directory, and the directories that install made if they are empty."""
         folder = str(self.paths.state_dir)
-        for name in (*_OURS_IN_STATE, *(() if keep_stores else (_STORES,))):
+        for name in (*_OURS_IN_STATE, *(() if keep_stores else _STORES)):
             if os.path.lexists(os.path.join(folder, name)):
                 self._remove(os.path.join(folder, name))
         if not self.dry_run:

@@ -17,19 +17,30 @@ from survived.observe.holders import find_holders
 from survived.observe.tree import measure_tree, mount_points_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from survived.observe.past import Keeper
 
     Measure = Callable[[str], TreeSize]
 
 
 def read_caches(
-    caches: Iterable[Cache], now: float, targets: Mapping[str, str], *, stop: Callable[[], bool] | None = None
+    caches: Iterable[Cache],
+    now: float,
+    targets: Mapping[str, str],
+    *,
+    stop: Callable[[], bool] | None = None,
+    keeper: Keeper | None = None,
+    changed: Collection[str] = (),
+    in_full: Collection[str] = (),
 ) -> tuple[CacheReading, ...]:
     """
     Return a reading of each cache, with the holders of those at home; Stopped soon after `stop()` is true.
 
     `targets`: source -> target of our own relocations. Two entries that resolve to one directory are measured once and
     both have its size: who adds sizes up should do so by real directory.
+    With a `keeper`, which knows trees from before, they are measured by what has changed, but for the paths `in_full`;
+    `changed` are directories that inotify told of. What that may miss: see `observe/tree.py`.
     """
     sizes: dict[tuple[int, int], TreeSize] = {}
 
@@ -37,7 +48,7 @@ def read_caches(
         found = os.lstat(path)
         key = (found.st_dev, found.st_ino)
         if key not in sizes:
-            sizes[key] = measure_tree(path, stop=stop)
+            sizes[key] = measure_tree(path, stop=stop, keeper=keeper, changed=changed, in_full=path in in_full)
         return sizes[key]
 
     readings = [_read(cache, now, targets, measure_once) for cache in caches]

@@ -16,7 +16,9 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from survived.findings import DataDisk
 from survived.model import Filesystem
+from survived.observe.drives import device_of, is_removable, rank, read_speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _LOCAL_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "reiserfs"})
 """Filesystems of local disks that know owners, links and holes: not squashfs, iso9660, vfat, tmpfs, overlay, nfs."""
-_SYSTEM_PLACES = ("/boot", "/efi", "/etc", "/nix", "/proc", "/run", "/snap", "/sys", "/dev", "/usr", "/var")
-"""A filesystem mounted at or below one of these has another purpose. /tmp itself (not below) is emptied by others."""
+_SYSTEM_PLACES = ("/boot", "/efi", "/etc", "/media", "/nix", "/proc", "/run", "/snap", "/sys", "/dev", "/usr", "/var")
+"""A filesystem at or below one of these has another purpose, or is there for a while. /tmp itself is emptied by others."""
 _ANSWER_SECONDS = 2.0
+_NO_DEVICE = -1
 
 _asking: dict[str, threading.Thread] = {}
 
@@ -42,6 +45,7 @@ class Mount:
     fstype: str
     device: str
     read_only: bool
+    upper: str = ""  # of an overlay: the folder that takes what is written
 
 
 def read_mounts(path: str = "/proc/self/mountinfo") -> tuple[Mount, ...]:
@@ -52,13 +56,17 @@ def read_mounts(path: str = "/proc/self/mountinfo") -> tuple[Mount, ...]:
     device number nor the root of a bind mount. On btrfs `st_dev` is the subvolume's and differs from `device_number`.
     """
     with open(path, "rb") as file:
-        lines = file.read().splitlines()
-    return tuple(mount for line in lines if (mount := _parse_mount(line)) is not None)
+        return parse_mounts(file.read())
+
+
+def parse_mounts(text: bytes) -> tuple[Mount, ...]:
+    """Return the mounts of a mountinfo file's text."""
+    return tuple(mount for line in text.splitlines() if (mount := _parse_mount(line)) is not None)
 
 
 def read_filesystem(path: str) -> Filesystem:
     """Return how full the filesystem that holds `path` is; OSError if it cannot be read. Blocks on a dead mount."""
-    mount = _find_mount(path, read_mounts())
+    mount = find_mount(path, read_mounts())
     device_id = os.stat(path).st_dev
     reading = os.statvfs(path)
     unit = reading.f_frsize or reading.f_bsize
@@ -73,6 +81,7 @@ def read_filesystem(path: str) -> Filesystem:
         inodes_used=max(0, reading.f_files - reading.f_ffree),  # 0 of 0 on btrfs
         inodes_available=reading.f_favail,
         read_only=bool(reading.f_flag & os.ST_RDONLY),
+        reserved_bytes=(reading.f_bfree - reading.f_bavail) * unit,
     )
 
 
@@ -102,7 +111,7 @@ def watched_paths(home: str) -> tuple[str, ...]:
     found: list[str] = []
     seen: set[int | str] = set()
     for path in ("/", _existing(home)):
-        mount = _find_mount(path, mounts)
+        mount = find_mount(path, mounts)
         names: set[int | str] = {os.stat(path).st_dev}
         if mount.device.startswith("/dev/"):
             names.add(os.path.realpath(mount.device))  # two btrfs subvolumes are one device with two st_dev
@@ -114,12 +123,18 @@ def watched_paths(home: str) -> tuple[str, ...]:
 
 def find_data_disks(home: str, uid: int, avoid: Iterable[int]) -> tuple[str, ...]:
     """
-    Return directories where `uid` may have a store, one for each disk, the one with most room first.
+    Return directories where `uid` may have a store, one for each disk, in the order of `rank`.
 
     `avoid` are `st_dev` of filesystems that are watched; those of `/` and `home` are always avoided, under whatever
-    name their device is mounted again (bind mounts, subvolumes, a pool's other datasets). A directory that does not
-    exist yet is returned when `uid` may create it. Network, removable and read-only filesystems are never found.
+    name their device is mounted again (bind mounts, subvolumes, a pool's other datasets, what an overlay writes to). A
+    directory that does not exist yet is returned when `uid` may create it. Network, removable and read-only filesystems
+    are never found.
     """
+    return tuple(disk.directory for disk in read_data_disks(home, uid, avoid))
+
+
+def read_data_disks(home: str, uid: int, avoid: Iterable[int]) -> tuple[DataDisk, ...]:
+    """Return what `find_data_disks` finds, with what it is ranked by."""
     import psutil  # a few MiB that `survivectl status` does not need
 
     try:
@@ -129,7 +144,7 @@ def find_data_disks(home: str, uid: int, avoid: Iterable[int]) -> tuple[str, ...
     table = read_mounts()
     mounts = {mount.point: mount for mount in table}
     avoided = _avoided(table, {*avoid, os.stat("/").st_dev, os.stat(_existing(home)).st_dev})
-    best: dict[str, tuple[tuple[int, int], int, str]] = {}
+    best: dict[str, DataDisk] = {}
     for part in psutil.disk_partitions(all=False):  # without what /proc/filesystems calls nodev
         mount = mounts.get(part.mountpoint)
         if mount is None or not _may_hold_data(mount) or avoided & _device_names(mount):
@@ -137,16 +152,17 @@ def find_data_disks(home: str, uid: int, avoid: Iterable[int]) -> tuple[str, ...
         if not answers(mount.point):
             continue
         with contextlib.suppress(OSError):  # unmounted meanwhile
-            if _find_mount(mount.point, table) is not mount:
+            if find_mount(mount.point, table) is not mount:
                 continue  # hidden by a mount over one of its parents: the path leads to another filesystem
             choice = _choose_directory(mount.point, user)
             if choice is not None:
-                rank, directory = choice
+                standing, directory = choice
                 reading = os.statvfs(mount.point)
-                entry = ((rank, len(mount.point)), reading.f_bavail * reading.f_frsize, directory)
+                speed = read_speed(device_of(mount.device, mount.device_number), mount.fstype)
+                found = DataDisk(directory, mount.point, mount.fstype, reading.f_bavail * reading.f_frsize, speed, standing)
                 key = min(str(name) for name in _device_names(mount) if isinstance(name, str))
-                best[key] = min(best.get(key, entry), entry, key=lambda item: item[0])
-    return tuple(directory for _, _, directory in sorted(best.values(), key=lambda item: (-item[1], item[2])))
+                best[key] = min(best.get(key, found), found, key=lambda disk: (disk.standing, len(disk.mount)))
+    return tuple(sorted(best.values(), key=rank))
 
 
 def _parse_mount(line: bytes) -> Mount | None:
@@ -156,7 +172,9 @@ def _parse_mount(line: bytes) -> Mount | None:
         dash = fields.index(b"-", 6)
         major, minor = fields[2].split(b":")
         fstype, device = fields[dash + 1], fields[dash + 2]
-        options = fields[5].split(b",") + (fields[dash + 3].split(b",") if len(fields) > dash + 3 else [])
+        inner = fields[dash + 3].split(b",") if len(fields) > dash + 3 else []
+        options = fields[5].split(b",") + inner
+        upper = next((option for option in inner if option.startswith(b"upperdir=")), b"") if fstype == b"overlay" else b""
         return Mount(
             id=int(fields[0]),
             device_number=os.makedev(int(major), int(minor)),
@@ -165,6 +183,7 @@ def _parse_mount(line: bytes) -> Mount | None:
             fstype=os.fsdecode(fstype),
             device=_unescape(device),
             read_only=b"ro" in options,
+            upper=_unescape(upper.partition(b"=")[2]),
         )
     except (ValueError, IndexError):
         return None
@@ -175,7 +194,7 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match.group(1), 8) & 0xFF]), field))
 
 
-def _find_mount(path: str, mounts: tuple[Mount, ...]) -> Mount:
+def find_mount(path: str, mounts: tuple[Mount, ...]) -> Mount:
     """
     Return the mount that holds `path`.
 
@@ -249,13 +268,25 @@ def _device_names(mount: Mount) -> set[int | str]:
 
 
 def _avoided(mounts: Iterable[Mount], devices: set[int]) -> set[int | str]:
-    """Return the names of all rooms that one of `devices` belongs to."""
+    """Return the names of all rooms that one of `devices` belongs to; an overlay's is that of the folder it writes to."""
     avoided: set[int | str] = set(devices)
-    for mount in mounts:
+    table = tuple(mounts)
+    for mount in table:
         names = _device_names(mount)
         if names & devices:
             avoided |= names
+            with contextlib.suppress(OSError):
+                if mount.upper:
+                    avoided |= _device_names(_longest_mount(mount.upper, _NO_DEVICE, table))
     return avoided
+
+
+def rooms_of(devices: Iterable[int]) -> frozenset[int]:
+    """Return `devices` (st_dev) with all other numbers of the same filesystems: subvolumes, and what /proc/PID/maps prints."""
+    table = read_mounts()
+    rooms = _avoided(table, set(devices))
+    others = [names for mount in table if rooms & (names := _device_names(mount))]
+    return frozenset(name for name in rooms.union(*others) if isinstance(name, int))
 
 
 def _may_hold_data(mount: Mount) -> bool:
@@ -264,19 +295,7 @@ def _may_hold_data(mount: Mount) -> bool:
         return False
     if any(is_below(mount.point, place) for place in _SYSTEM_PLACES) or mount.point.startswith("/boot"):
         return False
-    return os.path.isdir(mount.point) and not _is_removable(mount.device)
-
-
-def _is_removable(device: str) -> bool:
-    """Return whether sysfs calls a device or the disk it is a partition of removable, or it hangs on USB."""
-    name = os.path.basename(os.path.realpath(device))
-    folder = os.path.realpath(f"/sys/class/block/{name}")
-    if "/usb" in folder:
-        return True
-    for place in (folder, os.path.dirname(folder)):
-        with contextlib.suppress(OSError), open(f"{place}/removable", encoding="ascii") as file:
-            return file.read().strip() == "1"
-    return False
+    return os.path.isdir(mount.point) and not is_removable(device_of(mount.device, mount.device_number))
 
 
 def _choose_directory(point: str, user: pwd.struct_passwd) -> tuple[int, str] | None:

@@ -2,20 +2,26 @@
 Who has something open below a path: file descriptors, working directory, root, program, mapped files.
 
 A process that we may not look into is unknown and not a holder. Paths are compared as the kernel prints them for us, so
-a file opened through a bind mount elsewhere or inside a container's own mount namespace goes unseen.
+a file opened through a bind mount elsewhere or inside a container's own mount namespace goes unseen; `find_binds` sees the
+mount, and `act.fs.mark_written` whoever may write. The kernel itself
+holds the files behind loop devices and swap, as pid 0.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from survived.model import Holder
-from survived.observe.disks import is_below
+from survived.observe.disks import find_mount, is_below, parse_mounts, read_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from survived.observe.disks import Mount
 
 _DELETED = " (deleted)"
 _MAPS_PATH_FIELD = 5  # address, permissions, offset, device, inode, path
@@ -43,11 +49,55 @@ def find_holders(paths: Sequence[str], *, ignore_pids: frozenset[int] = frozense
                         if is_below(file, real):
                             key = (int(name), file)
                             found[path][key] = found[path].get(key, False) or writes
+        for file in filter(below.holds, _read_kernels_files()):
+            for path, real in wanted:
+                if is_below(file, real):
+                    found[path][0, file] = True
     names = {pid: _name_of(pid) for pid in {pid for held in found.values() for pid, _ in held}}
     return {
         path: tuple(Holder(pid, names[pid], file, writes) for (pid, file), writes in sorted(held.items()))
         for path, held in found.items()
     }
+
+
+def find_binds(path: str) -> tuple[Holder, ...]:
+    """
+    Return who has `path` or something below it mounted elsewhere, as containers have a cache: one process for each mount.
+
+    What a process has mounted can be read of all, also of those that we may not look into. What is mounted for us, too, is
+    the kernel's, pid 0.
+    """
+    own = read_mounts()
+    real = os.path.realpath(path)
+    on = find_mount(real, own)
+    below = os.path.relpath(real, on.point)
+    wanted = on.root if below == "." else f"{on.root.rstrip('/')}/{below}"
+    found = {mount.point: 0 for mount in own if mount.id != on.id and _shows(mount, on, wanted)}
+    seen: set[str | bytes | None] = {_namespace("self")}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if (namespace := _namespace(pid)) is not None and namespace in seen:
+            continue
+        with contextlib.suppress(OSError):  # ended meanwhile
+            with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                text = file.read()
+            if text not in seen:  # of a namespace that we may not ask for
+                for mount in parse_mounts(text):
+                    if _shows(mount, on, wanted):
+                        found.setdefault(mount.point, int(pid))
+            seen |= {namespace, text}
+    return tuple(Holder(pid, _name_of(pid), point) for point, pid in found.items())
+
+
+def _shows(mount: Mount, on: Mount, wanted: str) -> bool:
+    return mount.device_number == on.device_number and is_below(mount.root, wanted)
+
+
+def _namespace(pid: str) -> str | None:
+    """Return the mount namespace of a process, or None if we may not ask."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return None
 
 
 def holds_interpreter(path: str) -> bool:
@@ -64,9 +114,13 @@ def holds_interpreter(path: str) -> bool:
 class _Below:
     """The paths asked about, in the forms in which they are compared fast."""
 
-    __slots__ = ("exact", "mapped", "prefixes")
+    __slots__ = ("devices", "exact", "mapped", "prefixes")
 
     def __init__(self, paths: list[str]) -> None:
+        self.devices: dict[int, str] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                self.devices[os.stat(path).st_dev] = path
         self.exact = frozenset(paths) | {path + _DELETED for path in paths}
         self.prefixes = tuple(path.rstrip("/") + "/" for path in paths)
         # The kernel escapes only newlines in maps.
@@ -90,13 +144,38 @@ def _read_open_files(folder: str, below: _Below, euid: int) -> Iterator[tuple[st
     for place in places:
         try:
             link = readlink(place)
-        except OSError:
-            continue  # closed meanwhile; a kernel thread has no exe
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG or (link := _where_too_deep(place, below)) == "":
+                continue  # closed meanwhile; a kernel thread has no exe
         if holds(link):
             number = place[len(folder) + 4 :] if "/fd/" in place else None
             yield link.removesuffix(_DELETED), number is not None and _is_for_writing(folder, number)
     if ours:
         yield from _read_mapped_files(folder, below)
+
+
+def _where_too_deep(place: str, below: _Below) -> str:
+    """
+    Return what holds something whose path is longer than the kernel prints: the path asked about on the same device, or "".
+
+    That may be wrong where another tree on the device is as deep; a wrong holder costs a move, and a missed one a write.
+    """
+    try:
+        return below.devices.get(os.stat(place).st_dev, "")
+    except OSError:
+        return ""
+
+
+def _read_kernels_files() -> Iterator[str]:
+    """Yield the files in which loop devices and swap lie; the kernel holds them without a descriptor of anybody."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/sys/block"):
+            if name.startswith("loop"):
+                with contextlib.suppress(OSError), open(f"/sys/block/{name}/loop/backing_file", "rb") as file:
+                    yield os.fsdecode(file.read().removesuffix(b"\n"))
+    with contextlib.suppress(OSError), open("/proc/swaps", "rb") as file:
+        for line in file.read().splitlines()[1:]:
+            yield os.fsdecode(line.split()[0].decode("unicode_escape").encode("latin-1"))  # a space is \040
 
 
 def _is_for_writing(folder: str, number: str) -> bool:
@@ -137,6 +216,8 @@ def _read_mapped_files(folder: str, below: _Below) -> Iterator[tuple[str, bool]]
 
 def _name_of(pid: int) -> str:
     """Return the program's name; psutil completes what the kernel cuts after 15 characters. "?" once it has ended."""
+    if pid == 0:
+        return "the kernel"
     import psutil  # a few MiB that are needed only when somebody holds something
 
     try:

@@ -1,8 +1,19 @@
 """
 Measure one tree: what it takes and what removing it would give back, each inode once, on one device.
 
-Memory is bounded by the widest directories' sub-directories and by the inodes with several links, not by the files.
-No link is followed: a directory counts only if what was opened is the inode that its parent listed.
+Memory is bounded by the widest directories' sub-directories and by 16 bytes for each name of an inode that has several, not
+by the files: under 40 MiB at a million entries. `walk.py` is the work, `parallel.py` its second process, `past.py` what is
+known from before, `tally.py` the sums.
+
+A quick measurement, one by what is known, stats every directory and reads anew those whose times are others, those named as
+changed (inotify), and those in which something was changed in the last minute before they were read and is another now;
+files above 1 MiB are always stat'ed. What it can miss, for as long as `TRUTH_SECONDS` and until the next measurement in full:
+
+- a file below 1 MiB, quiet for a minute when it was last seen, that is then written in place where no inotify watch is:
+  its growth, its newer change or use (`newest_change`, `newest_use`), its new owner (`foreign`);
+- a link made, or removed, outside the tree to a file that had none, or others (`reclaimable_bytes`).
+
+So a quick measurement is for watching; before acting a tree is measured in full.
 """
 
 from __future__ import annotations
@@ -11,257 +22,199 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from survived.errors import Stopped
+from survived.errors import Stopped, SurvivedError
 from survived.model import TreeSize
 from survived.observe.disks import is_below, read_mounts, resolve_parents
+from survived.observe.extents import can_share
+from survived.observe.parallel import WORTH_ENTRIES, Helper, PeerLostError
+from survived.observe.past import Past
+from survived.observe.walk import OPEN_FLAGS, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ANCHOR_LENGTH = 700
-"""Characters of a path below one anchor: with one more name (255), 4 bytes each, it is shorter than PATH_MAX, 4096."""
+    from survived.observe.disks import Mount
+    from survived.observe.past import Keeper
+    from survived.observe.tally import Links
+
+TRUTH_SECONDS = 86400.0
+"""For so long at most is a tree measured by what is known."""
 _STOP_EVERY = 1024
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
-"""The entry vanished or became something else between readdir and open: normal in a live tree."""
-_OURS_TO_FAIL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Our own lack, which says nothing about the tree."""
+_WORTH_KEEPING = 3000
+"""Entries; less is measured as fast as its past is read."""
 
 
-def measure_tree(path: str, *, stop: Callable[[], bool] | None = None) -> TreeSize:
+def measure_tree(
+    path: str,
+    *,
+    stop: Callable[[], bool] | None = None,
+    keeper: Keeper | None = None,
+    changed: Collection[str] = (),
+    in_full: bool = False,
+    alone: bool = False,
+) -> TreeSize:
     """
     Return the size of the tree at `path`, the root directory included.
 
     `files` counts names, so an inode with two names in the tree is two files and one size. What vanishes meanwhile is
     ignored. So is an mtime in the future: only `utime` puts it there, and the tree would never be old enough.
+    With a `keeper` the measurement is quick where it can be, unless `in_full`, and what it learns is kept; `changed` are
+    directories, as absolute paths without links, of which something is known to have changed. A keeper that fails is done without.
+    `alone`: without a second process.
     FileNotFoundError, NotADirectoryError (also for a link) about `path` itself; Stopped soon after `stop()` is true.
     """
     path = path.rstrip("/") or "/"
-    walk = _Walk(path, stop)
-    try:
-        walk.run()
-    finally:
-        walk.close()
-    return walk.result()
+    return _Measurement(path, stop, keeper, changed, alone=alone).run(in_full=in_full)
 
 
 def mount_points_below(path: str) -> frozenset[str]:
     """Return the mount points at and below `path`, bind mounts too, as paths relative to it ("" for itself)."""
-    real = resolve_parents(path)
+    return _points_below(resolve_parents(path), read_mounts())
+
+
+def _points_below(real: str, mounts: tuple[Mount, ...]) -> frozenset[str]:
     prefix = len(real.rstrip("/")) + 1
-    return frozenset(mount.point[prefix:] for mount in read_mounts() if is_below(mount.point, real))
+    return frozenset(mount.point[prefix:] for mount in mounts if is_below(mount.point, real))
 
 
-class _Anchor:
-    """An open directory that paths are relative to; deep trees have several, each closed when all below it is done."""
-
-    __slots__ = ("depth", "descriptor", "prefix")
-
-    def __init__(self, descriptor: int, prefix: str, depth: int) -> None:
-        self.descriptor = descriptor
-        self.prefix = prefix
-        self.depth = depth
+class _TooMuchError(Exception):
+    """So much has changed, or in such a way, that what is known does not help."""
 
 
-class _Walk:
-    """The state of one measurement."""
+class _Measurement:
+    """One call of `measure_tree`."""
 
-    def __init__(self, path: str, stop: Callable[[], bool] | None) -> None:
-        self.path = path
-        self.stop = stop
-        self.size_blocks = self.outside_blocks = 0
-        self.files = self.directories = 0
-        self.newest = 0.0
+    def __init__(
+        self, path: str, stop: Callable[[], bool] | None, keeper: Keeper | None, changed: Collection[str], *, alone: bool
+    ) -> None:
+        self.path, self.stop, self.keeper, self.alone = path, stop, keeper, alone
         self.began = time.time()
-        self.foreign: str | None = None
-        self.unreadable: str | None = None
-        self.mount_below: str | None = None
-        self.links: dict[int, int] = {}  # inode with several links -> links not yet seen
-        self.outside: dict[int, int] = {}  # inode with links not yet seen -> its blocks
-        self.euid = os.geteuid()
-        self.mounts = mount_points_below(path) - {""}
-        self.anchors: list[_Anchor] = []
-        self.device = -1
         self.until_stop = _STOP_EVERY
+        self.changed = changed
+        self.real, mounts = resolve_parents(path), read_mounts()
+        self.mounts = _points_below(self.real, mounts) - {""}
+        holding = [mount for mount in mounts if is_below(self.real, mount.point)]
+        self.fstype = max(holding, key=lambda mount: len(mount.point)).fstype if holding else ""
 
-    def close(self) -> None:
-        """Close what a walk that was cut short left open."""
-        for anchor in self.anchors:
-            os.close(anchor.descriptor)
-        self.anchors.clear()
-
-    def run(self) -> None:
-        """Walk the tree depth first; a frame of the stack holds a directory's sub-directories that are still to do."""
+    def run(self, *, in_full: bool) -> TreeSize:
+        """Measure, in the quickest way that is known to be right."""
         found = os.lstat(self.path)
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.path)
-        self.device = found.st_dev
+        past = None
+        if self.keeper is not None:
+            with suppress(SurvivedError):  # a store whose disk has gone: we do without
+                past = Past(self.keeper, os.path.abspath(self.path), (found.st_dev, found.st_ino, os.geteuid()))
+        if past is not None and not in_full and past.may_be_used(self.began, TRUTH_SECONDS):
+            with suppress(_TooMuchError, SurvivedError):
+                return self._by_past(past)
+        if not self.alone:
+            with suppress(PeerLostError):  # what it was given is lost: all over again, alone
+                return self._in_full(past, found, alone=False)
+        return self._in_full(past, found, alone=True)
+
+    def _open(self) -> int | None:
+        """Open the tree's root; None if we may not read it."""
         try:
-            descriptor = os.open(self.path, _OPEN_FLAGS)
+            return os.open(self.path, OPEN_FLAGS)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM):
                 raise
-            self._count_directory(found, "")
-            self.unreadable = self.path
-            return
-        self.anchors.append(_Anchor(descriptor, "", 0))
-        found = os.fstat(descriptor)
-        self.device = found.st_dev
-        self._count_directory(found, "")
-        # A frame: the path below the newest anchor with its slash, and the names and inodes still to do.
-        stack = [("", self._scan(descriptor, ""))]
-        while stack:
-            below, todo = stack[-1]
-            if not todo:
-                stack.pop()
-                if len(self.anchors) > 1 and self.anchors[-1].depth > len(stack):
-                    os.close(self.anchors.pop().descriptor)
-                continue
-            name, inode = todo.pop()
-            descriptor = self._open(below + name, inode)
-            if descriptor < 0:
-                continue
-            kept = False
-            try:
-                prefix = self.anchors[-1].prefix + below + name + "/"
-                further = self._scan(descriptor, prefix)
-                if further and len(below) + len(name) > _ANCHOR_LENGTH:
-                    self.anchors.append(_Anchor(descriptor, prefix, len(stack) + 1))
-                    kept = True
-            finally:
-                if not kept:
-                    os.close(descriptor)
-            if further:
-                stack.append(("" if kept else below + name + "/", further))
+            return None
 
-    def result(self) -> TreeSize:
+    def _walk(self, descriptor: int) -> Walk:
+        shares = can_share(self.fstype, descriptor)
+        return Walk(self.path, descriptor, self.mounts, self.began, self._check_stop, shares=shares)
+
+    def _in_full(self, past: Past | None, found: os.stat_result, *, alone: bool) -> TreeSize:
+        """Read every entry, and note what was found."""
+        descriptor = self._open()
+        if descriptor is None:
+            own = found.st_blocks * 512
+            mtime = found.st_mtime if found.st_mtime <= self.began else 0.0
+            foreign = self.path if os.geteuid() not in (0, found.st_uid) else None
+            return TreeSize(
+                size_bytes=own, reclaimable_bytes=own, directories=1, newest_change=max(found.st_ctime, mtime),
+                foreign=foreign, unreadable=self.path,
+            )  # fmt: skip
+        walk = self._walk(descriptor)
+        helper = None if alone else Helper(walk, descriptor, lambda: self._check_stop(_STOP_EVERY))
+        try:
+            walk.notes = past.begin_anew(self.began) if past is not None else None
+            walk.peer = helper
+            walk.run_all()
+            if helper is not None:
+                helper.bring_home()
+        finally:
+            if helper is not None:
+                helper.close()
+            walk.close()
+        links = walk.tally.resolve()
+        if past is not None and walk.tally.files + walk.tally.directories >= _WORTH_KEEPING:
+            self._keep(past, walk, links)
+        return self._result(walk, links.blocks, links.outside_blocks)
+
+    def _by_past(self, past: Past) -> TreeSize:
+        """Read only what has changed; `_TooMuchError` if that is too much, or if links make it doubtful."""
+        descriptor = self._open()
+        if descriptor is None:
+            raise _TooMuchError
+        walk = self._walk(descriptor)
+        walk.past, walk.notes = past, past.begin_more()
+        start = len(self.real.rstrip("/")) + 1
+        walk.changed = {place[start:] for place in self.changed if is_below(place, self.real)}
+        most = 2 * WORTH_ENTRIES + past.files // 4
+
+        def check(seen: int) -> None:
+            if walk.seen + seen > most:
+                raise _TooMuchError
+            self._check_stop(seen)
+
+        walk.check = check
+        try:
+            walk.run_all()
+        finally:
+            walk.close()
+        if not (walk.was_read_anew or walk.tally.ranges) and len(walk.used) == past.directories:  # not one less, either
+            return self._result(walk, past.linked_blocks, past.outside_blocks)
+        for place in walk.used:
+            record = past.at(place)
+            if record is None:
+                raise _TooMuchError
+            walk.tally.add_links(record.links)
+        # A link that is missing may be one that the records tell wrongly: they are from before it was made, or removed.
+        links = walk.tally.resolve(past.outside())
+        if links.is_doubtful:
+            raise _TooMuchError
+        # A past that is a little old does no harm; but what we were told is not told again.
+        if walk.was_told or walk.seen > _WORTH_KEEPING // 3 + past.files // 50:
+            self._keep(past, walk, links)
+        return self._result(walk, links.blocks, links.outside_blocks)
+
+    def _keep(self, past: Past, walk: Walk, links: Links) -> None:
+        if walk.notes is not None:
+            with suppress(SurvivedError):
+                past.keep(walk.notes, links, walk.tally.files, walk.tally.directories, self.began)
+
+    @staticmethod
+    def _result(walk: Walk, linked: int, outside: int) -> TreeSize:
         """Return what was counted; an inode whose links were not all seen gives nothing back."""
+        tally = walk.tally
+        size = (tally.blocks + linked) * 512
         return TreeSize(
-            size_bytes=self.size_blocks * 512,
-            reclaimable_bytes=(self.size_blocks - sum(self.outside.values())) * 512,
-            files=self.files,
-            directories=self.directories,
-            newest_change=self.newest,
-            foreign=self.foreign,
-            unreadable=self.unreadable,
-            mount_below=self.mount_below,
+            size_bytes=size,
+            reclaimable_bytes=max(0, size - outside * 512 - tally.kept_by_others()),
+            files=tally.files,
+            directories=tally.directories,
+            newest_change=tally.newest,
+            newest_use=tally.used,
+            foreign=tally.foreign,
+            unreadable=tally.unreadable,
+            mount_below=tally.mount_below,
         )
-
-    def _open(self, below: str, inode: int) -> int:
-        """Open and count one directory; -1 if it is not to be walked: gone, replaced, unreadable, on another device."""
-        anchor = self.anchors[-1]
-        if self.mounts and anchor.prefix + below in self.mounts:
-            # Not even opened: it may be a dead network mount.
-            self.mount_below = self.mount_below or self._full(anchor.prefix + below)
-            return -1
-        try:
-            descriptor = os.open(below, _OPEN_FLAGS, dir_fd=anchor.descriptor)
-        except OSError as error:
-            if error.errno in _OURS_TO_FAIL:
-                raise
-            if error.errno not in _GONE:
-                self._note_unreadable(below, inode)
-            return -1
-        found = os.fstat(descriptor)
-        if found.st_dev != self.device:
-            self.mount_below = self.mount_below or self._full(anchor.prefix + below)
-        elif found.st_ino == inode:
-            self._count_directory(found, anchor.prefix + below)
-            return descriptor
-        os.close(descriptor)  # other inode: replaced meanwhile, or a parent became a link and led us astray
-        return -1
-
-    def _note_unreadable(self, below: str, inode: int) -> None:
-        """Count the directory itself, which its parent can tell about, and remember it as unreadable."""
-        anchor = self.anchors[-1]
-        try:
-            found = os.stat(below, dir_fd=anchor.descriptor, follow_symlinks=False)
-        except OSError:
-            found = None
-        if found is not None and found.st_ino == inode and found.st_dev == self.device:
-            self._count_directory(found, anchor.prefix + below)
-        self.unreadable = self.unreadable or self._full(anchor.prefix + below)
-
-    def _count_directory(self, found: os.stat_result, relative: str) -> None:
-        """Add a directory's own inode."""
-        self.directories += 1
-        self.size_blocks += found.st_blocks
-        self.newest = max(self.newest, found.st_ctime, found.st_mtime if found.st_mtime <= self.began else 0.0)
-        if self.euid and found.st_uid != self.euid and self.foreign is None:
-            self.foreign = self._full(relative)
-
-    def _scan(self, descriptor: int, prefix: str) -> list[tuple[str, int]]:
-        """Count all in one open directory but its sub-directories; return those with the inode that each must have."""
-        # Everything in locals: this loop is the whole cost of a measurement.
-        found_directories: list[tuple[str, int]] = []
-        euid, began, newest, mounts = self.euid, self.began, self.newest, self.mounts
-        blocks = files = seen = 0
-        unreadable = False
-        try:
-            entries = os.scandir(descriptor)
-        except OSError as error:
-            if error.errno in _OURS_TO_FAIL:
-                raise
-            self.unreadable = self.unreadable or self._full(prefix.rstrip("/"))
-            return []
-        with entries:
-            try:
-                for entry in entries:
-                    seen += 1
-                    if not seen & 1023:
-                        self._check_stop(_STOP_EVERY)
-                    if entry.is_dir(follow_symlinks=False):
-                        found_directories.append((entry.name, entry.inode()))
-                        continue
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    except OSError:
-                        unreadable = True  # EACCES: the directory may be listed but not searched
-                        continue
-                    if mounts and prefix + entry.name in mounts:  # a file can be a mount point too
-                        self.mount_below = self.mount_below or self._full(prefix + entry.name)
-                        continue
-                    files += 1
-                    if found.st_nlink > 1:
-                        blocks += self._count_link(found)
-                    else:
-                        blocks += found.st_blocks
-                    changed = found.st_ctime
-                    if changed > newest:
-                        newest = changed
-                    changed = found.st_mtime
-                    if newest < changed <= began:
-                        newest = changed
-                    if found.st_uid != euid and euid and self.foreign is None:
-                        self.foreign = self._full(prefix + entry.name)
-            except OSError as error:
-                if error.errno in _OURS_TO_FAIL:
-                    raise
-                unreadable = unreadable or error.errno not in _GONE  # EIO in the middle of a directory
-        if unreadable:
-            self.unreadable = self.unreadable or self._full(prefix.rstrip("/"))
-        self.size_blocks += blocks
-        self.files += files
-        self.newest = newest
-        self._check_stop(seen & 1023)
-        return found_directories
-
-    def _count_link(self, found: os.stat_result) -> int:
-        """Return the blocks of an inode with several links at its first name, 0 at the others."""
-        inode = found.st_ino
-        left = self.links.get(inode)
-        if left is None:
-            self.links[inode] = found.st_nlink - 1
-            self.outside[inode] = found.st_blocks
-            return found.st_blocks
-        if left == 1:
-            self.outside.pop(inode, None)
-        self.links[inode] = left - 1
-        return 0
 
     def _check_stop(self, seen: int) -> None:
         """Ask `stop` after about every thousand entries."""
@@ -270,7 +223,3 @@ class _Walk:
             self.until_stop = _STOP_EVERY
             if self.stop is not None and self.stop():
                 raise Stopped(f"Stopped measuring '{self.path}'.")
-
-    def _full(self, relative: str) -> str:
-        """Return the path as the user knows it."""
-        return os.path.join(self.path, relative) if relative else self.path

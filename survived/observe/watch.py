@@ -46,6 +46,7 @@ _EVENT = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, length
 _READ_BYTES = 1 << 18
 _READS_A_DRAIN = 64  # 16 MiB, more than a full queue of the kernel's default length
 _RETRY_SECONDS = 600.0
+_MOST_CHANGED = 5000
 _FOLDERS_A_DRAIN = 256
 """New folders taken up in one drain, the rest in the next: an unpacking wheel must not keep the loop from its work."""
 
@@ -89,6 +90,8 @@ class Watcher:
         self._folders: dict[int, tuple[_Root, str]] = {}  # watch -> whose it is, its path
         self._awaited: dict[str, tuple[int, bytes]] = {}  # missing cache -> watch on its nearest parent, next name
         self._overflowed = False
+        self._changed: set[str] = set()
+        self._has_lost = False  # changes, and cannot tell which
         self._manager: pyinotify.WatchManager | None = None
         try:
             self._manager = pyinotify.WatchManager()
@@ -160,6 +163,18 @@ class Watcher:
         self._fill(_FOLDERS_A_DRAIN)
         return grew
 
+    def take_changed(self) -> frozenset[str] | None:
+        """Return the folders in which something grew since the last call, links resolved; None if some are not known."""
+        self.drain()
+        changed = None if self._has_lost else frozenset(self._changed)
+        self._changed, self._has_lost = set(), False
+        return changed
+
+    def give_back(self, changed: frozenset[str] | None) -> None:
+        """Undo a `take_changed` that came to nothing."""
+        self._has_lost |= changed is None
+        self._changed |= changed or frozenset()
+
     def close(self) -> None:
         """Give all watches and the descriptor back; once is enough, more do no harm."""
         if self._manager is not None:
@@ -181,16 +196,23 @@ class Watcher:
             owner = self._folders.get(watch)
             if mask & _GREW and owner is not None:
                 grew = True
+                self._note(owner[1])
                 if mask & pyinotify.IN_ISDIR and mask & _AWAIT and len(owner[0].pending) < self._max:
                     owner[0].pending.append(os.path.join(owner[1], os.fsdecode(name.rstrip(b"\0"))))
             elif mask & pyinotify.IN_Q_OVERFLOW:
-                grew = self._overflowed = True
+                grew = self._overflowed = self._has_lost = True
             if watch in awaiting and mask & _AWAIT:
                 grew |= self._arrive(watch, name.rstrip(b"\0"))
                 awaiting = {watch for watch, _ in self._awaited.values()}
             if mask & pyinotify.IN_IGNORED:  # deleted or unmounted: the kernel has taken the watch back
                 self._lose(watch)
         return grew
+
+    def _note(self, folder: str) -> None:
+        if len(self._changed) < _MOST_CHANGED:
+            self._changed.add(folder)
+        elif folder not in self._changed:
+            self._has_lost = True
 
     def _arrive(self, watch: int, name: bytes) -> bool:
         """Take up the missing caches whose next folder has this name; return whether one is there now."""

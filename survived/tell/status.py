@@ -6,19 +6,23 @@ The text is made from the dict alone, so that a client prints what the daemon sa
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from survived import __version__
 from survived.model import CacheState, Filesystem, Gauge, Observation, Plan, Pressure, Progress, Reason, Rules
+from survived.tell import links, quotas
 from survived.tell.columns import columns, cut, entry, pad, painted, plain, wrap
+from survived.tell.moving import describe_phase, describe_progress
+from survived.tell.moving import progress_document as progress_document
+from survived.tell.wire import path_fields as path_fields
 from survived.units import print_bytes, print_seconds, print_share, print_time, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from survived.model import LinkReading, LinkState, Standin
     from survived.tell.columns import Paint
 
 SCHEMA = 1
@@ -42,17 +46,9 @@ class Snapshot:
     recent: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
     moving: str | None = None
+    links: Sequence[tuple[LinkReading, LinkState]] = ()
+    standins: Sequence[Standin] = ()
     plan: Plan = field(default_factory=lambda: Plan((), ()))
-
-
-def path_fields(path: str, key: str = "path") -> dict[str, Any]:
-    """Return `{"path": …}` and, for a name that is not UTF-8, `path_b64` with its true bytes."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        raw = path.encode("utf-8", "surrogateescape")
-        return {key: raw.decode("utf-8", "replace"), f"{key}_b64": base64.b64encode(raw).decode("ascii")}
-    return {key: path}
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
@@ -85,6 +81,8 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
             }
             for store in seen.stores
         ],
+        "links": links.link_documents(snapshot.links),
+        "standins": links.standin_documents(snapshot.standins),
         "plan": _plan(snapshot.plan),
         "move": None if snapshot.progress is None else progress_document(snapshot.progress),
         "notices": dict(snapshot.notices),
@@ -118,6 +116,7 @@ def _filesystem(fs: Filesystem, snapshot: Snapshot) -> dict[str, Any]:
         "inodes_low": round(inodes_marks.low.as_usage(inodes), 6),
         "inodes_flood": round(inodes_marks.flood.as_usage(inodes), 6),
         "seconds_to_full": None if seconds_to_full is None else round(seconds_to_full, 1),
+        **quotas.documents(fs),
     }
 
 
@@ -147,24 +146,6 @@ def _plan(plan: Plan) -> dict[str, Any]:
             for item in plan.refusals
             if item.reason is not Reason.ABSENT
         ],
-    }
-
-
-def progress_document(progress: Progress) -> dict[str, Any]:
-    """Return a running operation for JSON."""
-    return {
-        "verb": progress.verb.value,
-        "id": progress.cache_id,
-        **path_fields(progress.source),
-        **path_fields(progress.target, "target"),
-        "phase": progress.phase,
-        "since": print_time(progress.began),
-        "bytes_done": progress.bytes_done,
-        "bytes_total": progress.bytes_total,
-        "files_done": progress.files_done,
-        "files_total": progress.files_total,
-        "bytes_per_second": round(progress.bytes_per_second),
-        "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
     }
 
 
@@ -207,8 +188,9 @@ def verdict(doc: Mapping[str, Any]) -> tuple[str, str]:
 def _standing(fs: Mapping[str, Any]) -> str:
     """Return how full one filesystem is, in bytes, or in inodes where those are the trouble."""
     if fs["pressure"] != Pressure.NORMAL and fs["usage"] < fs["low"] and "inodes_high" in fs:
-        return f"{fs['mount']} has {print_share(fs['inodes_usage'])} of its inodes in use, high is {print_share(fs['inodes_high'])}"
-    return f"{fs['mount']} is {print_share(fs['usage'])} full, high is {print_share(fs['high'])}"
+        has = f"{quotas.whose(fs)} has {print_share(fs['inodes_usage'])} of its inodes in use"
+        return f"{has}, high is {print_share(fs['inodes_high'])}"
+    return f"{quotas.whose(fs)} is {print_share(fs['usage'])} full, high is {print_share(fs['high'])}"
 
 
 def _doing(move: Mapping[str, Any] | None) -> str:
@@ -258,6 +240,7 @@ def render(doc: Mapping[str, Any], *, width: int = 80, colour: bool = False) -> 
     label = max(10, min(20, *(columns(fs["mount"]) for fs in doc["filesystems"] or [{"mount": ""}])))
     for fs in doc["filesystems"]:
         lines += _bar(fs, width, label, paint)
+    lines += quotas.lines(doc, width, paint)
     if doc["move"]:
         lines += ["", *_move(doc["move"], width, label, paint)]
     rows = [cache for cache in doc["caches"] if cache["state"] != CacheState.ABSENT]
@@ -270,6 +253,7 @@ def render(doc: Mapping[str, Any], *, width: int = 80, colour: bool = False) -> 
         lines += entry(
             "data disk", text if store["ok"] else sentence(store["reason"]), width, paint, "1" if store["ok"] else "1;31"
         )
+    lines += links.lines(doc, width, paint)
     for problem in doc["problems"][1:] if alarm == "trouble" else doc["problems"]:
         lines += entry("problem", problem, width, paint, "1;31")
     notices = doc["notices"]
@@ -316,9 +300,7 @@ def _move(move: Mapping[str, Any], width: int, label: int, paint: Paint) -> list
     share = min(1.0, move["bytes_done"] / move["bytes_total"]) if move["bytes_total"] else 0.0
     size = min(50, width - label - 8)
     bar = "█" * round(share * size) + "░" * (size - round(share * size))
-    left = f", {print_seconds(move['seconds_left'])} left" if move["seconds_left"] is not None else ""
-    rate = f" at {print_bytes(move['bytes_per_second'])}/s" if move["phase"] == "copy" and move["bytes_per_second"] else ""
-    facts = f"{_doing(move)}: {move['phase']}, {print_bytes(move['bytes_done'])} of {print_bytes(move['bytes_total'])}{rate}{left}"
+    facts = f"{_doing(move)}: {describe_phase(move)}, {describe_progress(move)}"
     return [
         f"{pad(cut(move['id'], label), label)} {paint(bar, '36')} {print_share(share):>5}",
         *wrap(" " * (label + 1) + facts, width, label + 1),

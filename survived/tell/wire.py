@@ -6,6 +6,7 @@ Importing it must stay cheap: `survivectl status` waits for it.
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LINE_LIMIT = 64 * 1024
 _BACKLOG_LIMIT = 1024 * 1024  # answers a slow reader has not taken; above it we stop reading its requests
@@ -145,3 +146,20 @@ def at_path(path: str, act: Callable[[str], None]) -> None:
         act(f"/proc/self/fd/{descriptor}/{name}")
     finally:
         os.close(descriptor)
+
+
+def path_fields(path: str, key: str = "path") -> dict[str, Any]:
+    """Return `{"path": …}` and, for a name that is not UTF-8, `path_b64` with its true bytes."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogateescape")
+        return {key: raw.decode("utf-8", "replace"), f"{key}_b64": base64.b64encode(raw).decode("ascii")}
+    return {key: path}
+
+
+def path_of(document: Mapping[str, Any], key: str = "path") -> str:
+    """Return the path that `path_fields` wrote; KeyError or ValueError if there is none."""
+    if f"{key}_b64" in document:
+        return os.fsdecode(base64.b64decode(document[f"{key}_b64"], validate=True))
+    return str(document[key])
