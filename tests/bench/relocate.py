@@ -1,6 +1,8 @@
 """
 A child of run.py: relocate SOURCE into the store on DISK with the real engine and journal, as the daemon's worker does.
 
+A third argument is a rate in bytes a second, 0 for no limit, and makes it step back as the worker does.
+
 Prints the seconds for all that a running daemon does: measuring, copy, sync, exchange, removal of the old tree.
 """
 
@@ -11,6 +13,7 @@ import sys
 import threading
 import time
 
+from survived.act import fs
 from survived.act.ballast import Ballast
 from survived.act.relocate import Ends, relocate
 from survived.act.task import Task
@@ -22,7 +25,9 @@ from survived.store.database import Database
 from survived.store.journal import SCHEMA, Journal
 from survived.store.layout import open_store, read_store
 
-source, disk = sys.argv[1:]
+source, disk, *more = sys.argv[1:]
+if more:  # beside neighbours: as polite as the worker, at a rate
+    fs.step_back()
 reading = read_store(disk, read_filesystem(disk), uid=os.getuid(), avoid=())
 store = open_store(reading, uid=os.getuid())
 ends = Ends(
@@ -38,8 +43,8 @@ done = relocate(
     source,
     size=measure_tree(source),
     keep_free=Mark(usage=0.95),
-    lock=None,
-    care=Care(settle_seconds=0.0),
+    lock=(),
+    care=Care(settle_seconds=0.0, rate=int(more[0]) if more else 0),
     task=Task(threading.Event()),
 )
 print(time.perf_counter() - began)

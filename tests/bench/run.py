@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """
-Print the README's figures as Markdown: `python tests/bench/run.py [--quick] [--only move,measure,status,idle]`.
+Print the README's figures as Markdown: `python tests/bench/run.py [--quick] [--only move,conformance,...]`.
 
 Ratios of paired runs on one machine in one go, candidates in turn, medians. Move and measure need root (loop images).
 The peers are rsync, cp, du, fail2ban and supervisor as the distribution packages them, on private sockets and folders.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
 import shutil
 import statistics
 import subprocess
@@ -26,18 +25,19 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from tests.bench import conformance, moving, neighbour  # noqa: E402 - the path is set above
+from tests.bench.moving import forget  # noqa: E402 - the path is set above
+from tests.bench.pairing import ENV, HERE, in_turn, ratio, timed  # noqa: E402 - the path is set above
 from tests.bench.peers import fail2ban, stop, supervisor, wait_for  # noqa: E402 - the path is set above
 from tests.bench.trees import make_pip_tree, make_wide_tree  # noqa: E402
-from tests.rig.disks import Disk, mounted, why_no_mounts  # noqa: E402
+from tests.rig.disks import mounted, why_no_mounts  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-PARTS = ("move", "measure", "status", "idle")
+PARTS = ("move", "remove", "memory", "conformance", "neighbour", "measure", "status", "idle")
 BEGIN, END = "<!-- figures -->", "<!-- end figures -->"
 SAID: list[str] = []
-HERE = Path(__file__).resolve().parent
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
 
 
 def main() -> int:
@@ -58,7 +58,18 @@ def main() -> int:
         folder = Path(name)
         reason = why_no_mounts()
         if "move" in parts:
-            print(f"move: skipped, {reason}\n") if reason else bench_move(folder, 2_000 if args.quick else 20_000, runs)
+            print(f"move: skipped, {reason}\n") if reason else bench_move(folder, 1 if args.quick else runs, quick=args.quick)
+        if "remove" in parts:
+            print(f"remove: skipped, {reason}\n") if reason else bench_remove(folder, 5_000 if args.quick else 20_000, runs)
+        if "memory" in parts:
+            print(f"memory: skipped, {reason}\n") if reason else bench_memory(folder, 30_000 if args.quick else 1_000_000)
+        if "conformance" in parts:
+            print(f"conformance: skipped, {reason}\n") if reason else bench_conformance(folder)
+        if "neighbour" in parts:
+            without = reason or (None if shutil.which("fio") else "needs fio")
+            print(f"neighbour: skipped, {without}\n") if without else bench_neighbour(
+                folder, 1 if args.quick else runs, quick=args.quick
+            )
         if "measure" in parts:
             entries = 30_000 if args.quick else 300_000
             print(f"measure: skipped, {reason}\n") if reason else bench_measure(folder, entries, runs)
@@ -88,117 +99,58 @@ def table(title: str, head: list[str], rows: list[list[str]]) -> None:
     say("")
 
 
-def timed(command: list[str], environment: dict[str, str] | None = None, statuses: tuple[int, ...] = (0,)) -> float:
-    """Run a command that must succeed and return its seconds."""
-    began = time.perf_counter()
-    done = subprocess.run(command, env=environment or ENV, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
-    if done.returncode not in statuses:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return seconds
+# ---- move, remove, memory ------------------------------------------------
 
 
-def in_turn(runs: int, candidates: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Run every candidate `runs` times in rounds of changing order, so that drift hits all of them."""
-    results: dict[str, list[float]] = {name: [] for name in candidates}
-    shuffle = random.Random(1)
-    for _ in range(runs):
-        order = list(candidates)
-        shuffle.shuffle(order)
-        for name in order:
-            results[name].append(candidates[name]())
-    return results
+def bench_move(folder: Path, runs: int, *, quick: bool) -> None:
+    """Print how long moving three kinds of tree takes us and others."""
+    rows = moving.measure(folder, runs, quick=quick)
+    title = f"Moving from ext4, durable: copy, sync, old tree removed, link in its place, sync; {runs} paired runs"
+    table(title, ["tree", "where", "by", "median s", "survived ÷ it"], rows)
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
-    """Return the median of the paired ratios ours / theirs."""
-    return f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.2f}"
+def bench_remove(folder: Path, files: int, runs: int) -> None:
+    """Print how long removing a tree takes us and others."""
+    rows = moving.measure_removal(folder, files, runs)
+    table(f"Removing {files:,} files, ext4, {runs} paired runs", ["page cache", "by", "median s", "survived ÷ it"], rows)
 
 
-# ---- move ----------------------------------------------------------------
+def bench_memory(folder: Path, files: int) -> None:
+    """Print what moving many files takes in memory."""
+    table(f"Memory for moving {files:,} names, a tenth of them hard links", ["what", "is"], moving.measure_memory(folder, files))
 
 
-def bench_move(folder: Path, files: int, runs: int) -> None:
-    """Move a pip-like tree from one ext4 to another, durable: link in place, old tree gone, both filesystems synced."""
-    shell = {
-        "rsync -aHAX, rm -rf": 'mkdir -p "$2" && rsync -aHAX "$1/" "$2/"',
-        "cp -a, rm -rf": 'mkdir -p "$2" && cp -a "$1/." "$2/"',
-    }
-    finish = ' && sync -f "$2" && rm -rf "$1" && ln -s "$2" "$1" && sync -f "${1%/*}"'
-    rows = []
-    with mounted(folder, "small", "3G") as small, mounted(folder, "data", "3G") as data:
-        master = folder / "master"
-        total = make_pip_tree(master, files)
-        source, target = small.path / "cache", data.path / "target"
-        for state in ("warm", "cold"):
-
-            def fresh(state: str = state) -> None:
-                for left in (source, target, data.path / "survived"):
-                    remove(left)
-                subprocess.run(["cp", "-a", master, source], check=True)
-                os.sync()
-                if state == "cold":
-                    forget(small)
-                    forget(data)
-
-            def other(script: str, fresh: Callable[[], None] = fresh) -> float:
-                fresh()
-                return timed(["sh", "-c", script + finish, "sh", str(source), str(target)])
-
-            def ours(fresh: Callable[[], None] = fresh) -> float:
-                fresh()
-                command = [sys.executable, str(HERE / "relocate.py"), str(source), str(data.path)]
-                seconds = float(subprocess.run(command, env=ENV, capture_output=True, text=True, check=True).stdout)
-                if not source.is_symlink() or not (source / "http-v2").is_dir():
-                    raise SystemExit(f"our move left no working link at '{source}'")
-                return seconds
-
-            candidates: dict[str, Callable[[], float]] = {"survived": ours}
-            candidates |= {name: partial(other, script) for name, script in shell.items()}
-            results = in_turn(runs, candidates)
-            rows += [
-                [state, name, f"{statistics.median(times):.2f}", ratio(results["survived"], times)]
-                for name, times in results.items()
-            ]
-        for left in (source, target, data.path / "survived"):
-            remove(left)
-    shutil.rmtree(master)
-    title = f"Moving {files:,} files ({total / 2**20:.0f} MiB), durable, ext4 to ext4, {runs} paired runs"
-    table(title, ["page cache", "by", "median s", "survived ÷ it"], rows)
+def bench_conformance(folder: Path) -> None:
+    """Print who keeps what of the nasty trees, and the trees in which somebody does not."""
+    totals, rows, left_out = conformance.judge_all(folder)
+    table("Nasty trees, moved from ext4 to ext4", ["by", *conformance.WORDS], totals)
+    table("Where somebody loses something", ["tree", "survived", *(f"`{name}`" for name in conformance.PEERS)], rows)
+    say(f"Left out, for only survived looks who is at work there, or they take too long: {', '.join(left_out)}.\n")
 
 
-def remove(path: Path) -> None:
-    """Remove a tree, a link or nothing."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
-
-
-def forget(disk: Disk) -> None:
-    """Empty the caches of one image: a new mount has no pages, and the image's own pages are given up."""
-    subprocess.run(["umount", disk.path], check=True)
-    with open(disk.image, "rb") as image:
-        os.fsync(image.fileno())
-        os.posix_fadvise(image.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    subprocess.run(["mount", "-o", "loop,noatime", disk.image, disk.path], check=True)
+def bench_neighbour(folder: Path, runs: int, *, quick: bool) -> None:
+    """Print what a neighbour's fio feels while we and others move."""
+    rows = neighbour.measure(folder, 2_000 if quick else 10_000, 0 if quick else 2, runs, ENV)
+    head = ["tree", "by", "median s", *neighbour.columns()]
+    table(f"A neighbour's p99 while it moves ÷ quiet, {runs} paired runs", head, rows)
 
 
 # ---- measure -------------------------------------------------------------
 
 
 def bench_measure(folder: Path, entries: int, runs: int) -> None:
-    """Measure a tree as the daemon does (in a running Python) against `du -s`."""
+    """Measure a tree as the daemon does (in a running Python) against `du -s`, anew and by what is known of it."""
     rows = []
+    known = folder / "known.db"
     with mounted(folder, "wide", "4G", inodes=entries + 20_000) as disk:
         tree = disk.path / "tree"
         make_wide_tree(tree, entries)
         os.sync()
 
-        def ours() -> float:
-            command = [sys.executable, str(HERE / "measure.py"), str(tree)]
+        def ours(*more: Path) -> float:
+            command = [sys.executable, str(HERE / "measure.py"), str(tree), *map(str, more)]
             done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=True)
-            return float(done.stdout)
+            return float(done.stdout.split()[0])
 
         def du() -> float:
             return timed(["du", "-s", str(tree)])
@@ -208,9 +160,12 @@ def bench_measure(folder: Path, entries: int, runs: int) -> None:
                 forget(disk)
             return run()
 
-        for state in ("warm", "cold"):
+        time.sleep(61)  # what is younger than a minute is not taken for quiet
+        ours(known)
+        for state in ("warm", "cold", "unchanged"):
             du()
-            candidates = {"survived": partial(prepared, ours, state), "du -s": partial(prepared, du, state)}
+            run = partial(ours, known) if state == "unchanged" else ours
+            candidates = {"survived": partial(prepared, run, state), "du -s": partial(prepared, du, state)}
             results = in_turn(runs, candidates)
             rows += [
                 [state, name, f"{statistics.median(times):.2f}", ratio(results["survived"], times)]

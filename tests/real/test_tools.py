@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,18 +31,6 @@ def world(make_disks: Callable[..., Disks], tmp_path: Path) -> Iterator[World]:
         world.configure(watch={"high": "90%", "low": "80%"})
         world.start()
         yield world
-
-
-@pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin folder of an environment with the newest uv and huggingface_hub; skip where no registry is reached."""
-    folder = tmp_path_factory.mktemp("tools")
-    venv.create(folder, symlinks=True)
-    pip = (sys.executable, "-m", "pip", "--no-cache-dir", "--python", str(folder / "bin/python"))
-    done = subprocess.run([*pip, "install", "-q", "uv", "huggingface_hub"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"uv and huggingface_hub cannot be installed: {done.stderr.strip()[-300:]}")
-    return folder / "bin"
 
 
 def run(world: World, *words: str | Path, **env: str) -> str:

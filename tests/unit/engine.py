@@ -11,17 +11,18 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from survived.act import recover
 from survived.act import relocate as engine
 from survived.act import task as tasks
 from survived.act.ballast import Ballast
 from survived.act.transfer import Care
-from survived.model import Mark, Operation, TreeSize
+from survived.model import Mark, Operation, Relocation, TreeSize, Verb
 from survived.observe.disks import read_filesystem
 from survived.observe.tree import measure_tree
 from survived.store import journal, layout
@@ -30,14 +31,17 @@ from survived.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from survived.errors import NeedsPerson
+
 SWIFT = Care(settle_seconds=0.0, patience_seconds=1.0)
 ORDINARY = 12345
 NOT_OF_THE_TREE = ("security.selinux", "trusted.SGI_ACL_")  # the second: how xfs shows root its ACLs a second time
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WINDOW = 1 << 16
 
 
 class Entry(NamedTuple):
-    """All of one entry that must survive a move. `links` are the other names of its inode in the tree."""
+    """All of one entry that must survive a move. Devices have their numbers as content."""
 
     kind: int
     mode: int
@@ -45,8 +49,8 @@ class Entry(NamedTuple):
     mtime_ns: int
     xattrs: tuple[tuple[str, bytes], ...]
     content: str
-    data: tuple[tuple[int, int], ...]  # where data lies, if there are holes
-    links: frozenset[bytes]
+    data: tuple[tuple[int, int], ...]  # where data lies, if blocks are missing
+    links: tuple[int, bytes]  # how many names its inode has in the tree, and the first of them; (1, b"") for one
 
 
 def new_task() -> tasks.Task:
@@ -89,14 +93,20 @@ def other_filesystem(tmp_path: Path) -> Iterator[Path]:
 
 @dataclass
 class Rig:
-    """The two ends of a move. `source` is not made yet; `reopen` is what a restart of the daemon does to a store."""
+    """
+    The two ends of a move. `source` is not made yet; `reopen` is what a restart of the daemon does to a store.
+
+    With `second`, another data disk, there is a store for a rehome to go to.
+    """
 
     home: Path
     disk: Path
     source: Path
     ballast_bytes: int = 1 << 16
+    second: Path | None = None
     ends: engine.Ends = None  # type: ignore[assignment]
     database: Database = None  # type: ignore[assignment]
+    other: Rig | None = None
 
     def open(self) -> Rig:
         """Open or make the store and its journal."""
@@ -105,11 +115,28 @@ class Rig:
         store = layout.open_store(reading, uid=os.getuid())
         self.database = Database(f"{store.path}/state.db", journal.SCHEMA)
         ballast = Ballast(str(self.home / ".local/state/survived"), self.ballast_bytes)
-        self.ends = engine.Ends(store, journal.Journal(self.database), ballast, str(self.home))
+        self.ends = engine.Ends(store, journal.Journal(self.database), ballast, str(self.home), self._find)
+        if self.second is not None:
+            self.second.mkdir(exist_ok=True)
+            self.other = Rig(self.home, self.second, self.source, self.ballast_bytes).open()
+            ends = self.other.ends
+            if ends.store.device_id == store.device_id:  # which a rehome refuses; here it is only to look like two disks
+                ends = replace(ends, store=replace(ends.store, device_id=-1))
+            self.other.ends = replace(ends, find=self._find)
         return self
+
+    def _rigs(self) -> list[Rig]:
+        return [self] if self.other is None else [self, self.other]
+
+    def _find(self, path: str) -> tuple[layout.Store, journal.Journal] | None:
+        stores = [(rig.ends.store, rig.ends.journal) for rig in self._rigs()]
+        return next((pair for pair in stores if path.startswith(f"{pair[0].path}/")), None)
 
     def close(self) -> None:
         """Close the store, as the end of the process would."""
+        if self.other is not None:
+            self.other.close()
+            self.other = None
         if self.database is not None:
             self.database.close()
             self.ends.store.close()
@@ -120,29 +147,69 @@ class Rig:
         self.close()
         return self.open()
 
+    def recover(self) -> tuple[list[Operation], list[NeedsPerson]]:
+        """Recover all that is unfinished, as each start does."""
+        ended: list[Operation] = []
+        puzzles: list[NeedsPerson] = []
+        for rig in self._rigs():
+            done, asked = recover.recover_all(rig.ends.store, rig.ends.journal, self._find)
+            ended += done
+            puzzles += asked
+        return ended, puzzles
+
+    def open_operations(self) -> list[Operation]:
+        """Return what is unfinished."""
+        return [operation for rig in self._rigs() for operation in rig.ends.journal.open_operations()]
+
+    def recorded(self) -> list[Relocation]:
+        """Return where the journals say that the source lives."""
+        found = [item for rig in self._rigs() for item in rig.ends.journal.relocations()]
+        return [item for item in found if item.source == str(self.source)]
+
+    def prepare(self, verb: Verb) -> Rig:
+        """Bring an open rig to where `verb` can begin: the source is relocated, and a second disk is there."""
+        if verb is not Verb.RELOCATE:
+            self.relocate()
+        if verb is Verb.REHOME and self.second is None:
+            self.second = self.disk.with_name("second")
+            self.reopen()
+        return self
+
+    def act(self, verb: Verb, **options: Any) -> Operation:
+        """Relocate, restore, or rehome to the second disk."""
+        return {Verb.RELOCATE: self.relocate, Verb.RESTORE: self.restore, Verb.REHOME: self.rehome}[verb](**options)
+
     @property
     def target(self) -> Path:
         """Where the source goes when nothing of that name is there."""
         return self.disk / "survived/trees" / str(self.source).lstrip("/")
 
-    def relocate(self, *, care: Care = SWIFT, lock: str | None = None, **changes: Any) -> Operation:
+    def relocate(self, *, care: Care = SWIFT, lock: tuple[str, ...] = (), **changes: Any) -> Operation:
         """Relocate the source."""
-        try:
-            size = measure_tree(str(self.source))
-        except OSError:
-            size = TreeSize()
+        size = changes.pop("size", None) or _measured(self.source)
         values: dict[str, Any] = {"size": size, "keep_free": Mark(usage=0.99), "task": new_task()}
         return engine.relocate(self.ends, "tool", str(self.source), lock=lock, care=care, **{**values, **changes})
 
-    def restore(self, *, care: Care = SWIFT, lock: str | None = None, **changes: Any) -> Operation:
+    def restore(self, *, care: Care = SWIFT, lock: tuple[str, ...] = (), **changes: Any) -> Operation:
         """Restore the source."""
         (item,) = [r for r in self.ends.journal.relocations() if r.source == str(self.source)]
-        values: dict[str, Any] = {"size": measure_tree(item.target), "high": Mark(usage=0.99), "forced": False, "task": new_task()}
+        values: dict[str, Any] = {"size": _measured(item.target), "high": Mark(usage=0.99), "forced": False, "task": new_task()}
         return engine.restore(self.ends, item, lock=lock, care=care, **{**values, **changes})
+
+    def rehome(self, *, care: Care = SWIFT, lock: tuple[str, ...] = (), **changes: Any) -> Operation:
+        """Move the relocated source to the second disk."""
+        assert self.other is not None
+        (item,) = [r for r in self.ends.journal.relocations() if r.source == str(self.source)]
+        values: dict[str, Any] = {"size": _measured(item.target), "keep_free": Mark(usage=0.99), "task": new_task()}
+        return engine.rehome(self.other.ends, self.ends, item, lock=lock, care=care, **{**values, **changes})
 
     def leftovers(self) -> list[str]:
         """Return what an operation left that it should not have: beside the source, in staging, in empty folders."""
         beside = [name for name in os.listdir(self.source.parent) if name != self.source.name]
+        return beside + [name for rig in self._rigs() for name in rig.litter()]
+
+    def litter(self) -> list[str]:
+        """Return what one store holds that nothing accounts for."""
         staging = [f"staging/{name}" for name in os.listdir(self.disk / "survived/staging")]
         recorded = {item.target for item in self.ends.journal.relocations()}
         trees: list[str] = []
@@ -153,7 +220,14 @@ class Rig:
             if not folders and folder != str(self.disk / "survived/trees"):
                 trees.append(folder)
             trees += [os.path.join(folder, name) for name in files]
-        return beside + staging + trees
+        return staging + trees
+
+
+def _measured(path: Path | str) -> TreeSize:
+    try:
+        return measure_tree(str(path))
+    except OSError:
+        return TreeSize()
 
 
 @contextmanager
@@ -179,8 +253,7 @@ def _same(path: Path) -> Iterator[Path]:
 def snapshot(path: Path | str) -> dict[bytes, Entry]:
     """Describe the whole tree at `path`, itself as b"": everything that a faithful copy has, however deep it is."""
     found: dict[bytes, Entry] = {}
-    names_of: dict[int, set[bytes]] = {}
-    inodes: dict[bytes, int] = {}
+    names_of: dict[tuple[int, int], list[bytes]] = {}
     top = os.open(os.path.realpath(path), DIRECTORY)
     stack = [(top, b"", [os.fsencode(name) for name in os.listdir(top)])]
     found[b""] = _describe(f"/proc/self/fd/{top}/.", os.fstat(top))
@@ -195,15 +268,15 @@ def snapshot(path: Path | str) -> dict[bytes, Entry]:
         where = prefix + name
         found[where] = _describe(f"/proc/self/fd/{fd}/{os.fsdecode(name)}", info)
         if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
-            names_of.setdefault(info.st_ino, set()).add(where)
-            inodes[where] = info.st_ino
+            names_of.setdefault((info.st_dev, info.st_ino), []).append(where)
         if stat.S_ISDIR(info.st_mode):
             below = os.open(name, DIRECTORY, dir_fd=fd)
             stack.append((below, where + b"/", [os.fsencode(name) for name in os.listdir(below)]))
-    return {
-        where: entry._replace(links=frozenset(names_of[inodes[where]] - {where})) if where in inodes else entry
-        for where, entry in found.items()
-    }
+    for names in names_of.values():
+        first = min(names)
+        for where in names if len(names) > 1 else ():
+            found[where] = found[where]._replace(links=(len(names), first))
+    return found
 
 
 def _describe(path: str, info: os.stat_result) -> Entry:
@@ -213,15 +286,19 @@ def _describe(path: str, info: os.stat_result) -> Entry:
         content, data = _read(path, info)
     elif kind == stat.S_IFLNK:
         content = os.readlink(path)
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        content = f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
     names = [name for name in sorted(os.listxattr(path, follow_symlinks=False)) if not name.startswith(NOT_OF_THE_TREE)]
     xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
     owner = (info.st_uid, info.st_gid)
-    return Entry(kind, stat.S_IMODE(info.st_mode), owner, info.st_mtime_ns, xattrs, content, data, frozenset())
+    return Entry(kind, stat.S_IMODE(info.st_mode), owner, info.st_mtime_ns, xattrs, content, data, (1, b""))
 
 
 def _read(path: str, info: os.stat_result) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return a digest that zeros and holes do not change, and where data lies if the file has fewer blocks than bytes."""
     digest, at = hashlib.blake2b(f"{info.st_size}".encode()), 0
     ranges: list[tuple[int, int]] = []
+    done = 0
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME)
     try:
         while at < info.st_size:
@@ -231,11 +308,14 @@ def _read(path: str, info: os.stat_result) -> tuple[str, tuple[tuple[int, int], 
                 break
             at = min(os.lseek(fd, begin, os.SEEK_HOLE), info.st_size)
             ranges.append((begin, at))
-            for offset in range(begin, at, 1 << 20):
-                digest.update(b"%d" % offset + os.pread(fd, min(1 << 20, at - offset), offset))
+            for offset in range(begin - begin % _WINDOW, at, _WINDOW):
+                window = os.pread(fd, _WINDOW, offset)
+                if offset >= done and window.count(0) < len(window):
+                    digest.update(b"%d " % offset + window)
+                done = offset + _WINDOW
     finally:
         os.close(fd)
-    return digest.hexdigest(), () if ranges == [(0, info.st_size)] else tuple(ranges)
+    return digest.hexdigest(), tuple(ranges) if info.st_blocks * 512 < info.st_size else ((0, info.st_size),)
 
 
 @contextmanager
@@ -307,9 +387,9 @@ def as_ordinary_user(work: Callable[[], object]) -> str:
 
 
 @contextmanager
-def ordinary_folder() -> Iterator[Path]:
-    """Yield a folder in /tmp that an ordinary user owns: pytest's own are closed to others."""
-    folder = tempfile.mkdtemp(prefix="survived-test-")
+def ordinary_folder(where: str | None = None) -> Iterator[Path]:
+    """Yield a folder in /tmp, or `where`, that an ordinary user owns: pytest's own are closed to others."""
+    folder = tempfile.mkdtemp(prefix="survived-test-", dir=where)
     try:
         if os.geteuid() == 0:
             os.chown(folder, ORDINARY, ORDINARY)

@@ -35,6 +35,11 @@ class Pair:
         self._tick = tick
         return self._copier.run_pass()
 
+    @property
+    def copier(self) -> TreeCopy | None:
+        """The copier, once it has run."""
+        return self._copier
+
     def settle(self) -> Pass:
         """Run passes until one finds nothing, as `copy_settled` does, and return that one."""
         for _ in range(5):

@@ -82,7 +82,7 @@ def test_what_the_daemon_needs_of_a_tool(home: Home) -> None:
     """Locks, processes and shared links come with the entry."""
     caches = home.resolve()
     assert {name: caches[name].lock for name in ("uv-cache", "pre-commit", "pip", "cargo")} == {
-        "uv-cache": ".lock", "pre-commit": ".lock", "pip": None, "cargo": ".package-cache",
+        "uv-cache": (".lock",), "pre-commit": (".lock",), "pip": (), "cargo": (".package-cache", ".package-cache-mutate"),
     }  # fmt: skip
     assert "uv" in caches["uv-cache"].processes
     assert caches["conda-pkgs"].shares_links_with == ("conda-envs",)
@@ -107,7 +107,7 @@ RIGHT: dict[str, Any] = {"id": "a", "title": "A", "kind": "cache", "locations": 
         ({"proven": "yes"}, "entry 'a': 'proven' is not a bool"),
         ({"proven": True}, "entry 'a': what is only remembered is not proven"),
         ({"processes": [1]}, "entry 'a': 'processes' is not a list"),
-        ({"lock": "../x"}, "entry 'a': lock '../x' is not below the cache"),
+        ({"lock": ["../x"]}, "entry 'a': lock '../x' is not below the cache"),
     ],
 )
 def test_a_wrong_catalogue_is_refused(change: dict[str, Any], why: str) -> None:
@@ -445,7 +445,7 @@ def test_a_known_cache_is_overridden_key_by_key(home: Home) -> None:
     word = CacheOverride(path="/p", kind=Kind.STATE, limit_bytes=7, move=False, title="T")
     uv = home.resolve(uv_cache=word)["uv-cache"]
     assert (uv.path, uv.rule, uv.kind, uv.limit_bytes, uv.move, uv.title) == ("/p", "[caches.uv-cache]", Kind.STATE, 7, False, "T")
-    assert uv.lock == ".lock"
+    assert uv.lock == (".lock",)
     limited = home.resolve(pip=CacheOverride(limit_bytes=7))["pip"]
     assert (limited.path, limited.kind, limited.limit_bytes, limited.move) == (f"{home.path}/.cache/pip", Kind.CACHE, 7, None)
 

@@ -85,6 +85,7 @@ def test_every_key_is_read(load: Callable[..., Settings], tmp_path: Path) -> Non
         min_size = 7
         settle = "2min"
         verify = "content"
+        rate = "50 MiB/s"
         ballast = "0"
         [caches.mine]
         path = "~/mine"
@@ -106,6 +107,7 @@ def test_every_key_is_read(load: Callable[..., Settings], tmp_path: Path) -> Non
         5.0, 5400.0, Mark(free=50 * gib), frozenset({Kind.CACHE, Kind.STATE}), 7, 120.0,
     )  # fmt: skip
     assert (settings.watch.max_watches, settings.move.verify, settings.move.ballast) == (0, "content", 0)
+    assert settings.move.rate == 50 * 1024**2
     mine = settings.overrides()["mine"]
     assert (mine.path, mine.kind, mine.limit_bytes, mine.move, mine.title) == (
         "/home/alice/mine", Kind.STATE, gib, False, "my things",
@@ -164,6 +166,7 @@ def test_effective_reads_back_and_hides_secrets(load: Callable[..., Settings]) -
     settings = load(
         '[watch]\nhigh = "12345678901 free"\nlow = "92345678901 free"\nflood = "99.25%"\ninodes_high = "5000 free"\n'
         'inodes_low = "6000 free"\ninodes_flood = "1 free"\ndwell = 0.25\n[data]\nkeep_free = "7.5%"\n[move]\nmin_size = 1234567\n'
+        'rate = "7 MB/s"\n'
         '[caches.pip]\nlimit = "3 GiB"\nmove = true\nkind = "state"\n[notify]\nurls = ["json://hunter2"]'
     )
     shown = settings.effective()
@@ -194,7 +197,7 @@ def _as_toml(document: dict[str, Any]) -> str:
         ("high = '90%'", "unknown key 'high'. Did you mean 'watch.high'?"),
         ("[watch]\nmin_size = '1 MiB'", "unknown key 'watch.min_size'. Did you mean 'move.min_size'?"),
         ("[caches.pip]\nlimt = '1 MiB'", "unknown key 'caches.pip.limt'. Did you mean 'caches.pip.limit'?"),
-        ("[data]\nzzz = 1", "unknown key 'data.zzz'; [data] takes disks, keep_free."),
+        ("[data]\nzzz = 1", "unknown key 'data.zzz'; [data] takes disks, keep_free, allow_exposed."),
         ("zzz = 1", "unknown key 'zzz'; the tables are [watch], [data], [move], [caches], [notify]."),
         ("watch = 3", "watch: it is not a table; write [watch]."),
         ("caches = 3", "caches: it is not a table; write [caches.NAME]."),
@@ -220,6 +223,9 @@ def _as_toml(document: dict[str, Any]) -> str:
         ("[move]\nkinds = ['temporary']", "move.kinds: 'temporary' is not a kind that moves; those are cache, environment, state."),
         ("[move]\nmin_size = 'big'", "move.min_size: 'big' is not a size; a size looks like '100 MiB'."),
         ("[move]\nmin_size = 1.5", "move.min_size: 1.5 is not a size; a size looks like '100 MiB'."),
+        ("[move]\nrate = 'fast'", "move.rate: 'fast' is not a rate; a rate looks like '50 MiB/s', and '0' is no limit."),
+        ("[move]\nrate = true", "move.rate: true is not a rate; a rate looks like '50 MiB/s', and '0' is no limit."),
+        ("[move]\nrate = '1'", "move.rate: '1' is too slow to come to an end; at least '64.0 KiB/s', or '0' for no limit."),
         ("[move]\nverify = 'all'", "move.verify: 'all' is not a way to verify; it is 'metadata' or 'content'."),
         ("[caches.pip]\nkind = 'x'", "caches.pip.kind: 'x' is not a kind; it is one of cache, environment, state, temporary."),
         ("[caches.pip]\nmove = 'yes'", "caches.pip.move: 'yes' is neither true nor false (without quotes)."),
@@ -425,7 +431,7 @@ def test_the_example_holds_every_key() -> None:
 
     every = {(section, key) for section, names in KEYS.items() for key in names}
     commented = {(s, k) for s, k in every if s == "caches"} | {
-        ("watch", "filesystems"), ("data", "disks"), ("notify", "urls"), ("notify", "urls_file"),
+        ("watch", "filesystems"), ("data", "disks"), ("move", "budget"), ("notify", "urls"), ("notify", "urls_file"),
     }  # fmt: skip
     assert keys(_uncommented()) == every
     assert keys(EXAMPLE.read_text(encoding="utf-8")) == every - commented

@@ -14,78 +14,15 @@ import pytest
 
 from survived.act import fs, passes, recover, transfer
 from survived.errors import SurvivedError
-from survived.model import Operation, Stage, Verb
-from survived.store.database import Database
+from survived.model import Stage, Verb
 from tests.unit.engine import Rig, build, child, contents, nasty_tree, snapshot
+from tests.unit.sabotage import ERRORS, FINISHED, KILL, TOLD, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Every call that changes something on a disk, by the module or class that has it. os.open counts only with O_CREAT.
-CALLS: list[tuple[Any, str]] = [
-    *((os, name) for name in (
-        "open", "mkdir", "mknod", "link", "symlink", "unlink", "rmdir", "rename", "write", "copy_file_range", "ftruncate",
-        "setxattr", "removexattr", "chmod", "fchmod", "chown", "utime", "fsync",
-    )),
-    (fs, "_renameat2"), (fs, "sync_filesystem"), (Database, "execute"), (Database, "insert"),
-]  # fmt: skip
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
-KILL = 0
 NUMBERS = itertools.count()
-FINISHED, TOLD, UNTOLD = 0, 1, 2  # how a child ends: no call was the n-th, one sentence, anything else
 MOST = 400
-
-
-class Saboteur:
-    """Counts the calls of this process and spoils the n-th, and with `lasting` all after it."""
-
-    def __init__(self, number: int, error: int, *, lasting: bool = False) -> None:
-        self.left, self.error, self.lasting = number, error, lasting
-
-    def wrap(self, owner: Any, name: str) -> None:
-        """Put a counter before one call."""
-        real: Callable[..., Any] = getattr(owner, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            if name == "open" and not (len(arguments) > 1 and arguments[1] & os.O_CREAT):
-                return real(*arguments, **named)
-            if name == "execute" and arguments[1].startswith("SELECT"):
-                return real(*arguments, **named)
-            self.left -= 1
-            if self.left == 0 or (self.lasting and self.left < 0):
-                self.strike(owner)
-            return real(*arguments, **named)
-
-        setattr(owner, name, call)
-
-    def strike(self, owner: Any) -> None:
-        """Die, or fail."""
-        if self.error == KILL:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if owner is Database:
-            raise SurvivedError(f"Cannot write 'state.db': {os.strerror(self.error)}.")
-        raise OSError(self.error, os.strerror(self.error))
-
-
-def in_child(rig: Rig, act: Callable[[Rig], object], number: int, error: int, *, lasting: bool = False) -> int:
-    """Run `act` on a store of its own in a child whose n-th call is spoilt; return how it ended, -9 if it was killed."""
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    code = UNTOLD
-    try:
-        rig.open()
-        saboteur = Saboteur(number, error, lasting=lasting)
-        for owner, name in CALLS:
-            saboteur.wrap(owner, name)
-        try:
-            act(rig)
-            code = FINISHED if saboteur.left > 0 else TOLD
-        except SurvivedError as told:
-            one_sentence = told.message.startswith("Cannot ") or "is in its new place" in told.message
-            code = TOLD if one_sentence and "\n" not in told.message.replace(str(rig.source), "") else UNTOLD
-    finally:
-        os._exit(code)
 
 
 @pytest.fixture
@@ -109,12 +46,11 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
 
 
 def fresh_rig(template: Rig, verb: Verb) -> Rig:
-    """Return a rig on the same disks with a new source, which is relocated already where it is to be restored."""
-    rig = Rig(template.home, template.disk, template.home / f".cache-{next(NUMBERS)}/tool")
+    """Return a closed rig on the same disks with a new source, with which `verb` can begin."""
+    second = template.disk.with_name("second") if verb is Verb.REHOME else None
+    rig = Rig(template.home, template.disk, template.home / f".cache-{next(NUMBERS)}/tool", second=second)
     nasty_tree(rig.source, rest=False)
-    if verb is Verb.RESTORE:
-        rig.open().relocate()
-        rig.close()
+    rig.open().prepare(verb).close()
     return rig
 
 
@@ -124,28 +60,29 @@ def check_aftermath(rig: Rig, before: dict[bytes, Any], verb: Verb, number: int)
     rig.open()
     try:
         for _ in range(2):  # the second start finds nothing to do
-            _, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
-            assert puzzles == [], number
+            assert rig.recover()[1] == [], number
             assert snapshot(rig.source) == before, number
             assert rig.leftovers() == [], number
-            assert rig.ends.journal.open_operations() == ()
-        check_recorded(rig, rig.ends.journal.recent(1), verb)
+            assert rig.open_operations() == []
+        check_recorded(rig, verb)
     finally:
         rig.close()
 
 
-def check_recorded(rig: Rig, last: tuple[Operation, ...], verb: Verb) -> None:
-    """Assert that the journal says what the disk says."""
-    moved = [item.source for item in rig.ends.journal.relocations() if item.source == str(rig.source)]
-    assert bool(moved) == rig.source.is_symlink()
+def check_recorded(rig: Rig, verb: Verb) -> None:
+    """Assert that the journals say what the disk says, of one tree."""
+    assert [item.target for item in rig.recorded()] == ([os.readlink(rig.source)] if rig.source.is_symlink() else [])
+    last = (rig.other or rig).ends.journal.recent(1)
     if last and last[0].source == str(rig.source) and last[0].verb is verb:
-        done = rig.source.is_symlink() == (verb is Verb.RELOCATE)
+        done = rig.source.is_symlink() != (verb is Verb.RESTORE)
+        if verb is Verb.REHOME:
+            done = os.readlink(rig.source) == last[0].target
         assert last[0].stage is (Stage.DONE if done else Stage.UNDONE)
 
 
 def act_of(verb: Verb) -> Callable[[Rig], object]:
     """Return what the child does."""
-    return Rig.relocate if verb is Verb.RELOCATE else Rig.restore
+    return lambda rig: rig.act(verb)
 
 
 @pytest.mark.parametrize("verb", Verb)
@@ -164,8 +101,11 @@ def test_killed_at_every_step(template: Rig, verb: Verb) -> None:
     assert number > 60
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: errno.errorcode[error])
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [*((error, False) for error in ERRORS), *((error, True) for error in (errno.ENOSPC, errno.EROFS, errno.EMFILE))],
+    ids=lambda value: {False: "once", True: "from then on"}.get(value) or errno.errorcode[value],
+)
 @pytest.mark.parametrize("verb", Verb)
 def test_failing_at_every_step(template: Rig, verb: Verb, error: int, lasting: bool) -> None:
     """Each single call fails, or all from it on: one sentence, the path is whole, and clean after the next start."""
@@ -187,7 +127,7 @@ def exchanged_with_late_changes(template: Rig) -> tuple[Rig, dict[bytes, tuple[i
     """Return a rig whose relocation waits for a late writer that has just ended, and what the path must hold in the end."""
     rig = fresh_rig(template, Verb.RELOCATE).open()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recover, "finish", lambda _store, _journal, operation, _task: operation)
+        patch.setattr(recover, "finish", lambda _store, _journal, operation, *_: operation)
         assert rig.relocate().stage is Stage.EXCHANGED
     rig.close()
     time.sleep(0.02)
@@ -234,7 +174,7 @@ def test_a_real_writer_that_outlives_us(tmp_path: Path) -> None:
     with build(tmp_path) as rig:
         nasty_tree(rig.source)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(recover, "finish", lambda _store, _journal, operation, _task: operation)
+            patch.setattr(recover, "finish", lambda _store, _journal, operation, *_: operation)
             path = rig.source / "a"
             file: list[int] = []
 

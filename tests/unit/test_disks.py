@@ -20,6 +20,7 @@ LINES = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 41 27 8:17 /sub /mnt/b\134ind ro,noatime - ext4 /dev/sdb1 rw
 42 27 0:50 / /caf\303\251\012x rw - tmpfs tmpfs ro,size=1k
 43 27 0:51 / /net rw - nfs4 server:/export/a\040b rw
+44 27 0:52 / /over rw - overlay overlay rw,lowerdir=/l,upperdir=/up\040per,workdir=/w
 this is no line of the kernel's
 """
 
@@ -30,8 +31,9 @@ def test_mountinfo_is_parsed(tmp_path: Path) -> None:
 
     mounts = read_mounts(str(tmp_path / "mountinfo"))
 
-    assert [mount.point for mount in mounts] == ["/proc", "/", "/data 1", "/mnt/b\\ind", "/café\nx", "/net"]
-    assert [mount.read_only for mount in mounts] == [False, False, False, True, True, False]
+    assert [mount.point for mount in mounts] == ["/proc", "/", "/data 1", "/mnt/b\\ind", "/café\nx", "/net", "/over"]
+    assert [mount.read_only for mount in mounts] == [False, False, False, True, True, False, False]
+    assert [mount.upper for mount in mounts if mount.upper] == ["/up per"]
     assert (os.makedev(8, 17), "/sub", "/dev/sdb1", "ext4") == (
         mounts[3].device_number,
         mounts[3].root,

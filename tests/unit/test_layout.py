@@ -261,6 +261,9 @@ def test_targets_and_names(disk: Path) -> None:
         assert store.target_for("/home/alice/.cache") == f"{wanted}~2"
         os.symlink("nowhere", f"{wanted}~2")
         assert store.target_for("/home/alice/.cache") == f"{wanted}~3"
+        assert store.target_for("/home/alice/.cache/uv") == f"{wanted}/uv"
+        assert store.target_for("/home/alice/.cache/uv", {wanted}) == f"{wanted}~2/uv"  # never into somebody's tree
+        assert store.target_for("/home/alice/.cache/uv", {wanted, f"{wanted}~2"}) == f"{wanted}~3/uv"
         assert store.relative(wanted) == "trees/home/alice/.cache"
         with pytest.raises(ValueError, match="is not in the store"):
             store.relative(f"{store.path}-other/x")

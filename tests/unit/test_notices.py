@@ -232,6 +232,7 @@ def test_a_data_disk_vanishes_and_comes_back_once(teller: Teller) -> None:
     assert gone.body.splitlines() == [
         "'/data1/alice/survived' cannot be used: it is not mounted.",
         "These live there and cannot be opened until it is back: pip.",
+        "Where a tool fails on that (uv, npm, go, cargo do), an empty directory until then: survivectl standin ID",
         "Nothing is written to it meanwhile. Mount it again, then: survivectl check",
     ]
     assert teller.see(0.5, N, machine=bad) == []

@@ -9,15 +9,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from survived.act import pair
+from survived.act import fs, pair
+from survived.act.copying import TreeCopy
 from survived.act.transfer import Care
 from survived.errors import Refused, Stopped
 from survived.model import Reason, Stage
 from tests.unit import engine
 from tests.unit.engine import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -52,6 +57,75 @@ def test_what_two_copy_is_what_one_copies(rig: Rig) -> None:
     assert rig.relocate().stage is Stage.DONE
     assert engine.snapshot(rig.source) == before
     assert rig.restore().stage is Stage.DONE
+    assert engine.snapshot(rig.source) == before
+    assert rig.leftovers() == []
+
+
+def test_together_they_copy_everything(tmp_path: Path) -> None:
+    """Neither misses an entry of the top folder because the other listed it: a later pass finds nothing to do."""
+    with engine.other_filesystem(tmp_path) as elsewhere:
+        source, copy = tmp_path / "source", elsewhere / "copy"
+        for folder in (source, copy):
+            folder.mkdir()
+        for number in range(5000):
+            (source / f"{number}").touch()
+        (source / "d").mkdir()
+        time.sleep(0.025)
+        with fs.opened(str(source)) as source_fd, fs.opened(str(copy)) as copy_fd:
+            waits = iter([0.5])  # in the middle of its own listing, until the other has begun
+            copier = TreeCopy(source_fd, copy_fd, str(source), lambda *_: time.sleep(next(waits, 0.0)))
+            found = pair.first_pass(copier, str(source), source_fd, copy_fd, lambda *_: None)
+            assert len(found.signatures) == 5002
+            assert copier.run_pass().copied == 0
+
+
+@pytest.fixture
+def modes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tell by which ways first passes were shared."""
+    taken: list[str] = []
+    for name in ("run_top", "run_share"):
+        real = getattr(TreeCopy, name)
+
+        def call(self: TreeCopy, *arguments: Any, name: str = name, real: Callable[..., Any] = real) -> Any:
+            taken.append(name)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(TreeCopy, name, call)
+    return taken
+
+
+def test_a_tree_without_hard_links_is_shared_by_branches(rig: Rig, modes: list[str]) -> None:
+    """Each branch is one process's, with its own modes and times, and those of the folders above come last."""
+    for number in range(60):
+        branch = rig.source / f"top{number % 3}/b{number}"
+        (branch / "deep/er").mkdir(parents=True)
+        for file in range(20):
+            (branch / f"deep/er/{file}").write_bytes(os.urandom(50 + file))
+        (branch / "f").write_text("f")
+        (branch / "deep").chmod(0o555)
+        branch.chmod(0o555 if number % 2 else 0o2750)
+        os.utime(branch, ns=(number, number))
+    (rig.source / "top0/file").write_text("x")
+    (rig.source / "top1").chmod(0o500)
+    before = engine.snapshot(rig.source)
+    assert rig.relocate().stage is Stage.DONE
+    assert modes == ["run_top"]
+    assert engine.snapshot(rig.source) == before
+    assert rig.restore().stage is Stage.DONE
+    assert engine.snapshot(rig.source) == before
+    assert rig.leftovers() == []
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_hard_links_that_are_found_or_not(rig: Rig, modes: list[str], monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    """Names of one inode are one process's work, or, where nobody saw that there are any, left to the next pass."""
+    fill(rig.source, folders=40, files=6)
+    os.link(rig.source / "to", rig.source / "d5/to", follow_symlinks=False)
+    if not found:
+        monkeypatch.setattr(pair, "_has_links", lambda *_: False)
+    before = engine.snapshot(rig.source)
+    assert rig.relocate().stage is Stage.DONE
+    assert modes == ["run_share" if found else "run_top"]
     assert engine.snapshot(rig.source) == before
     assert rig.leftovers() == []
 

@@ -43,7 +43,7 @@ def test_links_tell_what_the_journal_knew(tmp_path: Path) -> None:
         for item in found.relocations:
             rig.ends.journal.adopt(item)
             size = measure_tree(item.target)
-            done = restore(rig.ends, item, high=Mark(usage=0.999), forced=True, lock=None, care=SWIFT, task=new_task(), size=size)
+            done = restore(rig.ends, item, high=Mark(usage=0.999), forced=True, lock=(), care=SWIFT, task=new_task(), size=size)
             assert done.stage is Stage.DONE
             assert engine.snapshot(item.source) == before[Path(item.source).name]
 
@@ -72,13 +72,17 @@ def test_the_verb_mends_a_broken_journal(
         rig.source.mkdir()
         (rig.source / "f").write_bytes(b"y" * 3000)
         rig.relocate()
+        aside = rig.source.with_name(rig.ends.store.aside(1))
+        aside.mkdir()  # of a move that was not at its end
         rig.close()
         (rig.disk / "survived/state.db").write_bytes(b"no database" * 100)
 
         assert main(["list", "--json"]) == 1
         capsys.readouterr()
         assert main(["recover", "--rebuild", "--json"]) == 0
-        assert [item["id"] for item in json.loads(capsys.readouterr().out)["relocated"]] == ["uv-cache"]
+        said = json.loads(capsys.readouterr().out)
+        assert [item["id"] for item in said["relocated"]] == ["uv-cache"]
+        assert [item["path"] for item in said["asides"]] == [str(aside)]  # and its name is not met again below
         assert (rig.disk / "survived/state.db.broken-1").exists()
         assert main(["restore", "uv-cache", "--force"]) == 0
         assert (rig.source / "f").read_bytes() == b"y" * 3000

@@ -157,6 +157,19 @@ def test_late_deletions_respect_the_new_tree(sides: Sides, what: str) -> None:
     assert (sides.new / "one").read_text() == "content of one"
 
 
+def test_a_late_deletion_where_others_work(sides: Sides) -> None:
+    """A file deleted late does not come back because others made one beside it; below a folder that was moved it may."""
+    (sides.new / "d/beside").write_text("by others")
+    (sides.old / "d/f").unlink()
+    assert sides.reconcile().removed == 1
+    assert sorted(os.listdir(sides.new / "d")) == ["beside", "sub", "two"]
+    (sides.new / "top").write_text("so that d may have been moved")
+    (sides.old / "d/sub/x").unlink()
+    (sides.new / "d/sub/beside").write_text("by others")
+    assert sides.reconcile().removed == 0
+    assert (sides.new / "d/sub/x").exists()
+
+
 def _ctime(root: Path, name: bytes) -> int:
     try:
         return os.lstat(os.fsencode(root) + b"/" + name).st_ctime_ns

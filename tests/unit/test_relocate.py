@@ -140,7 +140,7 @@ def test_a_lost_target_undoes_what_still_stands_aside(rig: Rig) -> None:
     """When the copy is lost while the old tree waits for a holder, the old tree gets its name back, and is not listed as moved."""
     before = snapshot(rig.source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recover, "finish", lambda _store, _journal, operation, _task: operation)
+        patch.setattr(recover, "finish", lambda _store, _journal, operation, *_: operation)
         assert rig.relocate().stage is Stage.EXCHANGED
     remove(rig.target)
     ended, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)

@@ -41,41 +41,67 @@ def test_what_is_at_its_end_stays() -> None:
 
 
 def test_nothing_is_rolled_back_once_the_new_place_counts() -> None:
-    """A relocation whose link stands at the source and leads to a tree is never rolled back."""
-    assert not [row for row in all_rows(Recovery.ROLL_BACK) if row[0] is Verb.RELOCATE and row[2] is Seen.OUR_LINK and row[4]]
+    """What has its link at the source, and the link leads to a tree, is never rolled back."""
+    assert not [row for row in all_rows(Recovery.ROLL_BACK) if row[0] is not Verb.RESTORE and row[2] is Seen.OUR_LINK and row[4]]
 
 
 def test_forward_needs_the_new_side_in_place() -> None:
-    """Only what was exchanged goes forward: a relocation with our link and a target, a restore with a tree at its source."""
+    """Before EXCHANGED is recorded only what was exchanged goes forward: our link and its tree, or a tree that came home."""
     for verb, stage, source, _, there in all_rows(Recovery.ROLL_FORWARD):
-        assert source is (Seen.OUR_LINK if verb is Verb.RELOCATE else Seen.TREE)
-        assert there or verb is Verb.RESTORE
         assert stage is not Stage.INTENT  # COPIED is durable before the exchange
+        if stage is Stage.EXCHANGED:
+            continue  # what became of the path since is its owner's affair
+        assert source is (Seen.TREE if verb is Verb.RESTORE else Seen.OUR_LINK)
+        assert there or verb is Verb.RESTORE
 
 
 def test_the_journal_lags_by_one_stage_at_most() -> None:
-    """After EXCHANGED nothing goes back but a relocation whose copy is lost while the old tree still stands aside."""
+    """After EXCHANGED nothing goes back but what lost its copy while the old side still stands aside."""
     rows = [row for row in all_rows(Recovery.ROLL_BACK) if row[1] is Stage.EXCHANGED]
-    assert rows == [(Verb.RELOCATE, Stage.EXCHANGED, Seen.OUR_LINK, Seen.TREE, False)]
+    assert rows == [
+        (Verb.RELOCATE, Stage.EXCHANGED, Seen.OUR_LINK, Seen.TREE, False),
+        (Verb.REHOME, Stage.EXCHANGED, Seen.OUR_LINK, Seen.OLD_LINK, False),
+    ]
 
 
 def test_two_trees_of_which_none_is_ours_are_a_question() -> None:
-    """A tree at the source and one aside: one is not ours, whatever is written down."""
-    assert {verdict(row) for row in ROWS if row[1] not in FINAL and row[2] is row[3] is Seen.TREE} == {Recovery.ASK}
+    """Before EXCHANGED, a tree at the source and one aside: one is not ours, whatever is written down."""
+    rows = [row for row in ROWS if row[1] not in (*FINAL, Stage.EXCHANGED) and row[2] is row[3] is Seen.TREE]
+    assert {verdict(row) for row in rows} == {Recovery.ASK}
 
 
-def test_a_source_that_no_crash_leaves_is_a_question() -> None:
-    """A file or a link to elsewhere at the source: no crash of ours leaves that."""
-    assert {verdict(row) for row in ROWS if row[1] not in FINAL and row[2] is Seen.OTHER} == {Recovery.ASK}
+def test_a_source_that_changed_hands_before_the_exchange() -> None:
+    """A file or a link to elsewhere: what was prepared is undone where that is sure, and all else is a question."""
+    rows = [row for row in ROWS if row[1] not in (*FINAL, Stage.EXCHANGED) and row[2] is Seen.OTHER]
+    undone = [row for row in rows if verdict(row) is Recovery.ROLL_BACK]
+    assert {verdict(row) for row in rows} == {Recovery.ROLL_BACK, Recovery.ASK}
+    for verb, stage, _, aside, there in undone:
+        assert aside is (Seen.TREE if verb is Verb.RESTORE else Seen.OUR_LINK) or (aside is Seen.NOTHING and stage is Stage.INTENT)
+        assert there or verb is not Verb.RESTORE
 
 
 def test_a_source_that_was_removed_meanwhile_stays_removed() -> None:
-    """What its owner removed before the exchange is not brought back; after the exchange it is a question."""
-    gone = [row for row in ROWS if row[1] not in FINAL and row[2] is Seen.NOTHING]
-    assert {verdict(row) for row in gone if row[1] is Stage.EXCHANGED} == {Recovery.ASK}
-    assert {verdict(row) for row in gone if row[0] is Verb.RELOCATE and row[3] is Seen.TREE} == {Recovery.ASK}
-    before = [row for row in gone if row[0] is Verb.RELOCATE and row[1] is not Stage.EXCHANGED and row[3] is Seen.OUR_LINK]
-    assert {verdict(row) for row in before} == {Recovery.ROLL_BACK}
+    """What its owner removed before the exchange is not brought back."""
+    gone = [row for row in ROWS if row[1] not in (*FINAL, Stage.EXCHANGED) and row[2] is Seen.NOTHING]
+    assert {verdict(row) for row in gone if row[3] is Seen.TREE and row[0] is Verb.RELOCATE} == {Recovery.ASK}
+    prepared = [row for row in gone if row[0] is not Verb.RESTORE and row[3] is Seen.OUR_LINK]
+    assert {verdict(row) for row in prepared} == {Recovery.ROLL_BACK}
+
+
+def test_a_path_that_changed_hands_after_the_exchange_lets_it_end() -> None:
+    """Whatever a person or tool made of the path since: the copy is whole, what is aside goes, and after a restore nothing goes."""
+    moved = [row for row in ROWS if row[:2] == (Verb.RELOCATE, Stage.EXCHANGED) and row[2] is not Seen.OUR_LINK and row[4]]
+    assert {verdict(row) for row in moved if row[3] in (Seen.TREE, Seen.NOTHING)} == {Recovery.ROLL_FORWARD}
+    home = [row for row in ROWS if row[:2] == (Verb.RESTORE, Stage.EXCHANGED) and row[4]]
+    assert {verdict(row) for row in home if row[2] in (Seen.NOTHING, Seen.OTHER) and row[3] is Seen.NOTHING} == {Recovery.LET_GO}
+    assert {row[0] for row in all_rows(Recovery.LET_GO)} == {Verb.RESTORE}
+
+
+def test_an_exchange_that_somebody_undid_is_a_question() -> None:
+    """A link at the source where the exchange took it away."""
+    for verb, link in ((Verb.RESTORE, Seen.OUR_LINK), (Verb.REHOME, Seen.OLD_LINK)):
+        rows = [row for row in ROWS if row[:3] == (verb, Stage.EXCHANGED, link)]
+        assert {verdict(row) for row in rows} == {Recovery.ASK}
 
 
 def test_what_is_not_ours_aside_is_never_touched() -> None:
@@ -85,15 +111,20 @@ def test_what_is_not_ours_aside_is_never_touched() -> None:
 
 def test_the_last_complete_tree_is_never_removed() -> None:
     """Whatever the verdict lets go, a tree remains: rolling back and forward leave one that is known to be whole."""
-    for verb, _, source, aside, there in all_rows(Recovery.ROLL_BACK, Recovery.ROLL_FORWARD):
-        row_verdict = verdict((verb, _, source, aside, there))
-        if verb is Verb.RELOCATE:
-            kept = Seen.TREE in (source, aside) or source is Seen.NOTHING if row_verdict is Recovery.ROLL_BACK else there
-        elif row_verdict is Recovery.ROLL_BACK:
+    for row in all_rows(Recovery.ROLL_BACK, Recovery.ROLL_FORWARD):
+        verb, stage, source, aside, there = row
+        back = verdict(row) is Recovery.ROLL_BACK
+        if stage is Stage.EXCHANGED and source is not (Seen.TREE if verb is Verb.RESTORE else Seen.OUR_LINK):
+            kept = there or aside is Seen.NOTHING or verb is Verb.RESTORE  # its owner took the new side away
+        elif verb is not Verb.RESTORE and back:  # the old side stands, or its owner took it away before any exchange
+            kept = (Seen.TREE if verb is Verb.RELOCATE else Seen.OLD_LINK) in (source, aside) or source is not Seen.OUR_LINK
+        elif verb is not Verb.RESTORE:
+            kept = there
+        elif back:
             kept = there or aside is Seen.NOTHING  # the prepared tree aside is what rolling back removes
         else:
             kept = source is Seen.TREE
-        assert kept, (verb, _, source, aside, there)
+        assert kept, row
 
 
 CRASHES: list[tuple[Row, Recovery]] = [
@@ -112,6 +143,12 @@ CRASHES: list[tuple[Row, Recovery]] = [
     ((Verb.RESTORE, Stage.EXCHANGED, Seen.TREE, Seen.OUR_LINK, True), Recovery.ROLL_FORWARD),
     ((Verb.RESTORE, Stage.EXCHANGED, Seen.TREE, Seen.NOTHING, True), Recovery.ROLL_FORWARD),  # the link is gone
     ((Verb.RESTORE, Stage.EXCHANGED, Seen.TREE, Seen.NOTHING, False), Recovery.ROLL_FORWARD),  # the old tree is scrap
+    ((Verb.REHOME, Stage.INTENT, Seen.OLD_LINK, Seen.NOTHING, False), Recovery.ROLL_BACK),  # while copying
+    ((Verb.REHOME, Stage.INTENT, Seen.OLD_LINK, Seen.NOTHING, True), Recovery.ROLL_BACK),  # the copy has its name
+    ((Verb.REHOME, Stage.COPIED, Seen.OLD_LINK, Seen.OUR_LINK, True), Recovery.ROLL_BACK),  # the link is prepared
+    ((Verb.REHOME, Stage.COPIED, Seen.OUR_LINK, Seen.OLD_LINK, True), Recovery.ROLL_FORWARD),
+    ((Verb.REHOME, Stage.EXCHANGED, Seen.OUR_LINK, Seen.OLD_LINK, True), Recovery.ROLL_FORWARD),
+    ((Verb.REHOME, Stage.EXCHANGED, Seen.OUR_LINK, Seen.NOTHING, True), Recovery.ROLL_FORWARD),  # the old tree is scrap
 ]
 
 
@@ -119,8 +156,3 @@ CRASHES: list[tuple[Row, Recovery]] = [
 def test_every_crash_of_ours_is_explained(row: Row, wanted: Recovery) -> None:
     """Each instant that a crash can leave has its own way out, without a person."""
     assert verdict(row) is wanted
-
-
-def test_a_tool_that_made_its_folder_anew_is_a_question() -> None:
-    """A tree at a relocated source is somebody's new one: after EXCHANGED nothing says which of the two was meant."""
-    assert {verdict(row) for row in ROWS if row[:3] == (Verb.RELOCATE, Stage.EXCHANGED, Seen.TREE)} == {Recovery.ASK}

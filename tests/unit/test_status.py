@@ -245,7 +245,20 @@ def test_the_cache_that_moves_says_so() -> None:
         143.0,
     )
     assert "30 %" in text_of(given)
-    assert "copy, 3.00 GiB of 10.0 GiB at 50.0 MiB/s, 2 min left" in " ".join(text_of(given).split())
+    text = " ".join(text_of(given).split())
+    files = f"{MOVE.files_done:,} of {MOVE.files_total:,} files"
+    assert f"copy, 3.00 GiB of 10.0 GiB, {files} at 50.0 MiB/s, 2 min left" in text
+
+
+def test_a_move_that_waits_says_for_what() -> None:
+    """After the copy there is no rate and no end in sight, but a reason; a limit of the rate is named beside the rate."""
+    waiting = replace(MOVE, phase="settle", note="python (pid 4711) has files open there", seconds_left=None)
+    text = " ".join(text_of(snapshot(reading("hf-hub"), progress=waiting)).split())
+    assert "settle (python (pid 4711) has files open there), 3.00 GiB of 10.0 GiB" in text
+    assert "MiB/s" not in text
+    limited = status.document(snapshot(reading("hf-hub"), progress=replace(MOVE, limit=60 * 1024**2)))
+    assert limited["move"]["bytes_per_second_limit"] == 60 * 1024**2
+    assert "at 50.0 MiB/s (at most 60.0 MiB/s), 2 min left" in " ".join(status.render(limited).split())
 
 
 def test_a_name_that_is_not_utf8_has_its_bytes_beside_it() -> None:

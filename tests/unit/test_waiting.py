@@ -21,6 +21,7 @@ from tests.unit.engine import (
     build,
     child,
     nasty_tree,
+    new_task,
     snapshot,
 )
 
@@ -90,8 +91,8 @@ def _lock(path: Path) -> int:
 def test_the_lock_of_the_tool(rig: Rig) -> None:
     """While the tool holds its lock the source is busy; when it does not, we hold it until the exchange."""
     with child(lambda: _lock(rig.source / ".lock")):
-        with pytest.raises(Refused, match="its tool holds its lock") as caught:
-            rig.relocate(lock=".lock", care=IMPATIENT)
+        with pytest.raises(Refused, match="has files open there") as caught:
+            rig.relocate(lock=(".lock",), care=IMPATIENT)
         assert caught.value.reason == "busy"
     held: list[bool] = []
 
@@ -102,7 +103,7 @@ def test_the_lock_of_the_tool(rig: Rig) -> None:
             except BlockingIOError:
                 held.append(True)
 
-    assert rig.relocate(lock=".lock", task=HookedTask("exchange", try_lock)).stage is Stage.DONE
+    assert rig.relocate(lock=(".lock",), task=HookedTask("exchange", try_lock)).stage is Stage.DONE
     assert held == [True]
 
 
@@ -110,7 +111,7 @@ def test_who_waits_for_the_lock_is_no_holder(rig: Rig) -> None:
     """A process that has only the lock file open, and waits for it, does not keep us from moving."""
     (rig.source / ".lock").touch()
     with child(lambda: os.open(rig.source / ".lock", os.O_RDWR)):
-        assert rig.relocate(lock=".lock").stage is Stage.EXCHANGED
+        assert rig.relocate(lock=(".lock",)).stage is Stage.EXCHANGED
         assert rig.source.is_symlink()
 
 
@@ -145,9 +146,7 @@ def test_a_source_that_is_replaced_is_not_exchanged(rig: Rig) -> None:
 @pytest.mark.parametrize("verb", Verb)
 def test_a_late_writer_is_waited_for(rig: Rig, verb: Verb) -> None:
     """Who came between the last look and the exchange keeps the old place; what it writes arrives when it has ended."""
-    if verb is Verb.RESTORE:
-        rig.relocate()
-    before = snapshot(rig.source)
+    before = snapshot(rig.prepare(verb).source)
     with contextlib.ExitStack() as stack:
         steps: list[Callable[[], None]] = []
 
@@ -158,11 +157,10 @@ def test_a_late_writer_is_waited_for(rig: Rig, verb: Verb) -> None:
             acts = (lambda: file.append(os.open(path, os.O_WRONLY | os.O_APPEND)), lambda: os.write(file[0], b"late"))
             steps.append(stack.enter_context(child(*acts)))
 
-        move = rig.relocate if verb is Verb.RELOCATE else rig.restore
-        operation = move(task=HookedTask("exchange", come_late))
+        operation = rig.act(verb, task=HookedTask("exchange", come_late))
         check_waiting(rig, operation, before)
         steps[0]()
-    ended, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
+    ended, puzzles = rig.recover()
     assert ([ended_one.stage for ended_one in ended], puzzles) == ([Stage.DONE], [])
     now = snapshot(rig.source)
     assert (rig.source / "a").read_bytes() == b"first" * 1000 + b"late"
@@ -175,7 +173,7 @@ def check_waiting(rig: Rig, operation: Operation, before: object) -> None:
     assert operation.stage is Stage.EXCHANGED
     assert "still uses the old place" in operation.note
     assert snapshot(rig.source) == before
-    assert recover.recover_all(rig.ends.store, rig.ends.journal)[0][0].stage is Stage.EXCHANGED
+    assert rig.recover()[0][0].stage is Stage.EXCHANGED
     if operation.verb is Verb.RESTORE:
         with pytest.raises(Refused, match="an earlier move of it waits for a program to end"):
             rig.relocate()
@@ -185,14 +183,38 @@ def check_waiting(rig: Rig, operation: Operation, before: object) -> None:
 @pytest.mark.parametrize("verb", Verb)
 def test_a_stop_undoes(rig: Rig, verb: Verb, phase: str) -> None:
     """After a stop in any phase the path is whole, and what was begun is undone, or finished where it was exchanged already."""
-    if verb is Verb.RESTORE:
-        rig.relocate()
-    before = snapshot(rig.source)
+    before = snapshot(rig.prepare(verb).source)
     hooked = HookedTask(phase, lambda: hooked.stop.set())
-    move = rig.relocate if verb is Verb.RELOCATE else rig.restore
     with pytest.raises(Stopped) as caught:
-        move(task=hooked)
+        rig.act(verb, task=hooked)
     assert caught.value.exit_code == 130
-    recover.recover_all(rig.ends.store, rig.ends.journal)
+    rig.recover()
     assert snapshot(rig.source) == before
     assert rig.leftovers() == []
+
+
+@pytest.mark.parametrize("forward", [True, False], ids=["forward", "back"])
+def test_a_stop_ends_a_recovery(rig: Rig, forward: bool) -> None:
+    """A recovery that has much to remove ends when it is told to, as any move does, and the next one does the rest."""
+    before = snapshot(rig.source)
+    with pytest.MonkeyPatch.context() as patch:
+        if forward:
+            patch.setattr(recover, "finish", lambda _store, _journal, operation, *_: operation)
+            rig.relocate()
+        else:
+            patch.setattr(recover, "recover_operation", lambda _store, _journal, operation, *_, **__: operation)
+            with pytest.raises(Stopped):
+                rig.relocate(task=HookedTask("exchange", stop_now))
+    task = new_task()
+    task.stop.set()
+    with pytest.raises(Stopped):
+        recover.recover_all(rig.ends.store, rig.ends.journal, task=task)
+    assert snapshot(rig.source) == before
+    assert len(rig.open_operations()) == 1
+    assert [operation.stage for operation in rig.recover()[0]] == [Stage.DONE if forward else Stage.UNDONE]
+    assert (snapshot(rig.source), rig.leftovers()) == (before, [])
+
+
+def stop_now() -> None:
+    """Stop where we stand."""
+    raise Stopped("Stopped.")
