@@ -184,38 +184,14 @@ def is_fixed(fd: int) -> bool:
     return bool(int.from_bytes(flags[:4], "little" if struct.pack("=H", 1)[0] else "big") & _IMMUTABLE_OR_APPEND)
 
 
-def mark_written(top_fd: int, tick: Callable[[int], None]) -> list[str]:
+def is_written(name: str, dir_fd: int) -> bool:
     """
-    Return the paths, below an open directory, of files that any process has open for writing or mapped so; give each a new ctime.
+    Tell whether any process has a file open for writing or mapped so, and give it a new ctime then.
 
-    For a page that is dirty already takes stores without one.
-
-    A read lease is given only where nobody may write, whoever they are and in whatever namespace; only an owner, or root,
-    may ask. A file that gives none for another reason (another owner, no leases on its filesystem) is taken for unwritten.
+    For a page that is dirty already takes stores without one. A read lease is given only where nobody may write, whoever
+    they are and in whatever namespace; only an owner, or root, may ask. A file that gives none for another reason (another
+    owner, no leases on its filesystem) is taken for unwritten.
     """
-    found: list[str] = []
-    stack = [(os.dup(top_fd), "")]
-    try:
-        while stack:
-            fd, path = stack.pop()
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            with contextlib.suppress(OSError):  # one that nobody may read is not written below, either
-                                stack.append((os.open(entry.name, DIRECTORY, dir_fd=fd), f"{path}{entry.name}/"))
-                        elif entry.is_file(follow_symlinks=False) and _is_written(entry.name, fd):
-                            found.append(f"{path}{entry.name}")
-                        tick(1)
-            finally:
-                os.close(fd)
-    finally:
-        for fd, _ in stack:
-            os.close(fd)
-    return found
-
-
-def _is_written(name: str, dir_fd: int) -> bool:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:

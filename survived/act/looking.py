@@ -7,45 +7,55 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from survived.act import fs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from survived.act.passes import Known, Pass
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
 
 
-def walk(top_fd: int) -> Iterator[tuple[str, bool, os.stat_result | None]]:
+class Seen(NamedTuple):
     """
-    Yield (path, whether it is a directory, its stat) of every entry, a directory itself after all that is in it.
+    An entry that `walk` met: in the open directory `fd` under `name`, or that directory itself (no name).
 
-    The path is that of the folder of a file, and a directory's own; "" or with a slash at its end. No stat: it vanished,
+    `path` is that of the folder of a file, and a directory's own; "" or with a slash at its end. No `info`: it vanished,
     became something else, or cannot be read any more.
     """
+
+    fd: int
+    name: str
+    path: str
+    info: os.stat_result | None
+
+
+def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[Seen]:
+    """Yield every entry below a branch of a tree and the branch, a directory after all that is in it; without branches to skip."""
     stack: list[tuple[int, str, list[str]]] = []
     try:
-        fd, path = os.dup(top_fd), ""
+        fd, path = fs.open_below(top_fd, branch), f"{branch}/" if branch else ""
         while True:
             below: list[str] = []
             stack.append((fd, path, below))
             with os.scandir(fd) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        below.append(entry.name)
+                        if not skip or f"{path}{entry.name}" not in skip:
+                            below.append(entry.name)
                         continue
                     try:
                         info = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
-                        yield path, False, None
+                        yield Seen(fd, entry.name, path, None)
                         continue
-                    yield path, False, info
+                    yield Seen(fd, entry.name, path, info)
             while not (below := stack[-1][2]):
                 fd, path, _ = stack[-1]
-                yield path, True, os.fstat(fd)
+                yield Seen(fd, "", path, os.fstat(fd))
                 stack.pop()
                 os.close(fd)
                 if not stack:
@@ -57,7 +67,7 @@ def walk(top_fd: int) -> Iterator[tuple[str, bool, os.stat_result | None]]:
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
-                yield path, True, None
+                yield Seen(above_fd, "", path, None)
                 return
     finally:
         for fd, *_ in stack:
@@ -72,7 +82,8 @@ def look(top_fd: int, known: Known, found: Pass, tick: Callable[[int, int], None
     """
     met: dict[tuple[int, int], int] = {}  # inodes with several names, until all were met
     device, last, place = os.fstat(top_fd).st_dev, "", 0
-    for path, is_directory, info in walk(top_fd):
+    for _, name, path, info in walk(top_fd):
+        is_directory = not name
         if info is None or (is_directory and info.st_dev != device):
             found.copied = 1
             return
@@ -88,15 +99,3 @@ def look(top_fd: int, known: Known, found: Pass, tick: Callable[[int, int], None
             found.copied = 1
             return
         tick(0, 1)
-
-
-def latest_change(top_fd: int, tick: Callable[[int, int], None]) -> int | None:
-    """Return the latest ctime, in ns, of all below a directory, or None if something vanished or is mounted there."""
-    latest, device = 0, os.fstat(top_fd).st_dev
-    for path, is_directory, info in walk(top_fd):
-        if info is None or (is_directory and info.st_dev != device):
-            return None
-        if path or not is_directory:
-            latest = max(latest, info.st_ctime_ns)
-        tick(0, 1)
-    return latest

@@ -24,6 +24,7 @@ from survived.act.copying import TreeCopy
 from survived.act.looking import walk
 from survived.act.pace import Pace, chunk_for
 from survived.act.passes import Pass
+from survived.act.stillness import Stillness
 from survived.errors import Refused, SurvivedError
 from survived.model import Reason
 
@@ -81,25 +82,64 @@ def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: 
 
 
 def remove(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
-    """Remove a large tree as `fs.remove_tree` does, which ends what the two leave."""
-    with fs.opened(name, dir_fd=parent_fd) as top_fd:
-        branches = _branches(top_fd)[:_MOST_BRANCHES]
-        queue = _Queue(branches)
-        queue.open()
-        child = _start(["remove", str(top_fd), *map(str, queue.fds)], (top_fd, *queue.fds))
-        try:
-            for branch in queue.take():
-                _remove_branch(top_fd, branch, tick)
-            while child.poll() is None:
-                tick(0)
-                time.sleep(0.005)
-        finally:
-            child.kill()
-            child.wait()
-            queue.close()
-            if child.stdout is not None:
-                child.stdout.close()
-    fs.remove_tree(parent_fd, name, tick)
+    """Remove a large tree as `fs.remove_tree` does, with a child's help."""
+    with fs.opened(name, dir_fd=parent_fd) as top_fd, Partner(top_fd) as partner:
+        partner.remove(parent_fd, name, tick)
+
+
+class Partner:
+    """A child that looks through an old tree with us and then removes it with us; it is ready while we begin."""
+
+    def __init__(self, top_fd: int) -> None:
+        self._top_fd = top_fd
+        self._branches = _branches(top_fd)[:_MOST_BRANCHES]
+        self._looks, self._removals = _Queue(self._branches), _Queue(self._branches)
+        fds = (*self._looks.fds, *self._removals.fds)
+        self._child = _start(["finish", str(top_fd), *map(str, fds)], (top_fd, *fds))
+
+    def __enter__(self) -> Partner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._looks.close()
+        self._removals.close()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+
+    def look(self, tick: Callable[[int], None]) -> Stillness:
+        """Return what `stillness.look_through` would; `SurvivedError` if the child is lost."""
+        found = Stillness()
+        self._looks.open()
+        found.look(self._top_fd, tick, skip=frozenset(self._branches))
+        for branch in self._looks.take():
+            _look_branch(self._top_fd, branch, found, tick)
+        line = self._child.stdout.readline() if self._child.stdout is not None else b""
+        if not line:
+            raise SurvivedError("The second process that looked through the old place ended early.")
+        said = json.loads(line)
+        written = [os.fsdecode(bytes.fromhex(path)) for path in said["written"]]
+        found.add(said["latest_ns"], written, is_whole=said["is_whole"])
+        return found
+
+    def remove(self, parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
+        """Remove the tree, which is called so now, and what the two leave of it."""
+        self._looks.shut()
+        self._removals.open()
+        for branch in self._removals.take():
+            _remove_branch(self._top_fd, branch, tick)
+        while self._child.poll() is None:
+            tick(0)
+            time.sleep(0.002)
+        fs.remove_tree(parent_fd, name, tick)
+
+
+def _look_branch(top_fd: int, branch: str, found: Stillness, tick: Callable[[int], None]) -> None:
+    try:
+        found.look(top_fd, tick, branch)
+    except FileNotFoundError:
+        found.is_whole = False
 
 
 def _start(words: list[str], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
@@ -132,6 +172,12 @@ class _Queue:
         os.close(self._write)
         self._write = -1
 
+    def shut(self) -> None:
+        """Give nothing out, if it was not opened: who waits for it goes on."""
+        if self._write >= 0:
+            os.close(self._write)
+            self._write = -1
+
     def take(self) -> Iterator[str]:
         """Yield branches until none is left."""
         return _take(*self.fds)
@@ -156,8 +202,8 @@ def _has_links(top_fd: int, branches: list[str]) -> bool:
         with contextlib.suppress(OSError):
             fd = fs.open_below(top_fd, branch)
             try:
-                for _, (_, is_directory, info) in zip(range(_LOOKED_AT), walk(fd), strict=False):
-                    if info is not None and info.st_nlink > 1 and not is_directory:
+                for _, seen in zip(range(_LOOKED_AT), walk(fd), strict=False):
+                    if seen.name and seen.info is not None and seen.info.st_nlink > 1:
                         return True
             finally:
                 os.close(fd)
@@ -226,12 +272,23 @@ def _rebuilt(error: dict[str, Any]) -> Exception:
     return Refused(Reason(error["reason"]), error["message"])
 
 
+def _finish(top_fd: int, looks: int, look_names: int, removals: int, removal_names: int) -> None:
+    found = Stillness()
+    for branch in _take(looks, look_names):
+        _look_branch(top_fd, branch, found, lambda _: None)
+    written = [os.fsencode(path).hex() for path in found.written]
+    said = {"latest_ns": found.latest_ns, "is_whole": found.is_whole, "written": written}
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+    for branch in _take(removals, removal_names):
+        _remove_branch(top_fd, branch, lambda _: None)
+
+
 def main() -> None:
-    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX RATE QUEUE_FDS`, or `remove TOP_FD QUEUE_FDS`."""
+    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX RATE QUEUE_FDS`, or `finish TOP_FD QUEUE_FDS QUEUE_FDS`."""
     fs.die_with_parent()
-    if sys.argv[1] == "remove":
-        for branch in _take(int(sys.argv[3]), int(sys.argv[4])):
-            _remove_branch(int(sys.argv[2]), branch, lambda _: None)
+    if sys.argv[1] == "finish":
+        _finish(*map(int, sys.argv[2:]))
         return
     # Opened anew: a descriptor that was handed on has one place in its listing for both, and each would miss what the other gets.
     source_fd, copy_fd = (os.open(".", fs.DIRECTORY, dir_fd=int(word)) for word in sys.argv[2:4])

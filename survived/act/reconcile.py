@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.copying import TreeCopy
-from survived.act.looking import latest_change
+from survived.act.stillness import Stillness, look_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,28 +49,30 @@ def reconcile(
     source: str,
     tick: Callable[[int, int], None],
     removes: bool = True,
+    still: Stillness | None = None,
 ) -> Late:
     """
     Make `new_fd` hold every late change of `old_fd`; never touches what changed in the new tree.
 
     An old tree that is empty while the new one is not is taken for an accident: nothing is removed then, nor without `removes`.
+    `still` is what a look at the old tree has just found, if there was one.
     """
-    if _is_quiet(old_fd, new_fd, source_mark_ns, tick, removes=removes):
+    found = still or look_through(old_fd, lambda count: tick(0, count), leases=False)
+    if _is_quiet(old_fd, new_fd, source_mark_ns, found, removes=removes):
         return Late()
     merge = _Merge(old_fd, new_fd, source_mark_ns, target_mark_ns, source, tick, removes=removes)
     merge.run(old_fd, new_fd)
     return merge.late
 
 
-def _is_quiet(old_fd: int, new_fd: int, source_mark_ns: int, tick: Callable[[int, int], None], *, removes: bool) -> bool:
+def _is_quiet(old_fd: int, new_fd: int, source_mark_ns: int, found: Stillness, *, removes: bool) -> bool:
     """
     Tell, by the old tree alone, whether nothing at all came late, as nearly always.
 
     Whatever happened in a folder is in its ctime. But the exchange moved the root's own: there the names have to tell,
     also those that an earlier start left in the new one.
     """
-    latest = latest_change(old_fd, tick)
-    if latest is None or latest > source_mark_ns:
+    if not found.is_whole or found.latest_ns > source_mark_ns:
         return False
     if not removes:
         return True

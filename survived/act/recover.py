@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from survived.act import fs, pair
 from survived.act.reconcile import reconcile
 from survived.act.stages import BEFORE, Recovery, Seen, recovery
+from survived.act.stillness import Stillness, look_through
 from survived.act.task import Task
 from survived.act.transfer import holders_of, name_holders
 from survived.errors import NeedsPerson, Stopped, SurvivedError
@@ -221,6 +222,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         parent_fd = os.open(os.path.dirname(operation.source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         open_things.callback(os.close, parent_fd)
         home, home_journal, old_path = store, journal, operation.target
+        partner: pair.Partner | None = None
         if operation.verb is Verb.RELOCATE:
             path = os.path.join(os.path.dirname(operation.source), aside)
             old = _Old(parent_fd, aside, path, parent_fd, store.fd, store.relative(operation.target))
@@ -245,20 +247,25 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
             if holders := holders_of(old.path):
                 note = f"{name_holders(holders)} still uses the old place; what it holds goes when it ends."
                 return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
-            with fs.opened(old.name, dir_fd=old.fd) as opened_fd:
-                if written := fs.mark_written(opened_fd, task.walk):
-                    note = f"A process that we cannot see writes to '{written[0]}' in the old place, which goes when it ends."
-                    return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
-            note = _reconcile(old, operation, task)
+            old_tree_fd = open_things.enter_context(fs.opened(old.name, dir_fd=old.fd))
+            if operation.files >= pair.WORTH_FILES:
+                partner = open_things.enter_context(pair.Partner(old_tree_fd))
+            still = partner.look(task.walk) if partner is not None else look_through(old_tree_fd, task.walk)
+            if still.written:
+                note = f"A process that we cannot see writes to '{still.written[0]}' in the old place, which goes when it ends."
+                return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
+            note = _reconcile(old, old_tree_fd, still, operation, task)
             # Under its new name it is scrap whatever happens next: a half-removed tree is never reconciled again.
-            with fs.opened(old.name, dir_fd=old.fd) as scrapped_fd, fs.movable(scrapped_fd):
+            with fs.movable(old_tree_fd):
                 fs.rename_new(old.fd, old.name, old.scrap_fd, scrap)
             operation = journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
         if operation.verb is Verb.REHOME:
             home_journal.forget(operation.origin)
             _unlink_aside(parent_fd, aside, operation)
         task.enter("remove")
-        if operation.files >= pair.WORTH_FILES and fs.exists(old.scrap_fd, scrap) is not None:
+        if partner is not None:
+            partner.remove(old.scrap_fd, scrap, task.walk)
+        elif operation.files >= pair.WORTH_FILES and fs.exists(old.scrap_fd, scrap) is not None:
             pair.remove(old.scrap_fd, scrap, task.walk)
         else:
             fs.remove_tree(old.scrap_fd, scrap, task.walk)
@@ -280,21 +287,23 @@ def _unlink_aside(parent_fd: int, aside: str, operation: Operation) -> None:
             os.fsync(parent_fd)
 
 
-def _reconcile(old: _Old, operation: Operation, task: Task) -> str:
-    with contextlib.ExitStack() as open_things:
-        old_fd = open_things.enter_context(fs.opened(old.name, dir_fd=old.fd))
-        new_fd = fs.open_below(old.new_fd, old.new_name)
-        open_things.callback(os.close, new_fd)
-        return _bring(old_fd, new_fd, operation, task.walk, marks=(operation.source_mark_ns, operation.target_mark_ns))
+def _reconcile(old: _Old, old_tree_fd: int, still: Stillness, operation: Operation, task: Task) -> str:
+    new_fd = fs.open_below(old.new_fd, old.new_name)
+    try:
+        marks = operation.source_mark_ns, operation.target_mark_ns
+        return _bring(old_tree_fd, new_fd, operation, task.walk, marks=marks, still=still)
+    finally:
+        os.close(new_fd)
 
 
 def _bring(
-    from_fd: int, to_fd: int, operation: Operation, tick: Callable[[int], None], *, marks: tuple[int, int], removes: bool = True
-) -> str:
+    from_fd: int, to_fd: int, operation: Operation, tick: Callable[[int], None], *, marks: tuple[int, int], removes: bool = True,
+    still: Stillness | None = None,
+) -> str:  # fmt: skip
     """Bring over what was written late, durably; `marks` tell late from early on either side. Return a note of conflicts."""
     late = reconcile(
         from_fd, to_fd, source_mark_ns=marks[0], target_mark_ns=marks[1], source=operation.source,
-        tick=lambda size, _entries: tick(size), removes=removes,
+        tick=lambda size, _entries: tick(size), removes=removes, still=still,
     )  # fmt: skip
     # Also when there was nothing: an earlier start may have brought it and not come to this point.
     fs.sync_filesystem(to_fd)

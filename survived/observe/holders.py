@@ -3,7 +3,7 @@ Who has something open below a path: file descriptors, working directory, root, 
 
 A process that we may not look into is unknown and not a holder. Paths are compared as the kernel prints them for us, so
 a file opened through a bind mount elsewhere or inside a container's own mount namespace goes unseen; `find_binds` sees the
-mount, and `act.fs.mark_written` whoever may write. The kernel itself
+mount, and `act.stillness` whoever may write. The kernel itself
 holds the files behind loop devices and swap, as pid 0.
 """
 

@@ -35,7 +35,7 @@ def read_quota(path: str, device: str, uid: int) -> Quota | None:
     `device` is the mounted block device, for kernels that cannot be asked by path. Blocks on a dead mount.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # a mount point need not be readable
     except OSError:
         return None
     try:

@@ -26,7 +26,7 @@ load("fs/quota/quota_tree"); load("fs/quota/quota_v2")
 sh("mount", "-t", "tmpfs", "tmpfs", "/mnt")
 os.mkdir("/mnt/disk"); os.mkdir("/mnt/plain")
 {mount}
-os.mkdir("/mnt/disk/alice"); os.chown("/mnt/disk/alice", 12345, 12345)
+os.chmod("/mnt/disk", 0o711); os.mkdir("/mnt/disk/alice"); os.chown("/mnt/disk/alice", 12345, 12345)
 
 def read():
     found = read_quota("/mnt/disk/alice", "{device}", 12345)

@@ -11,8 +11,8 @@ import pytest
 from survived.act import fs
 from survived.act.copying import TreeCopy
 from survived.act.links import Links
-from survived.act.looking import latest_change
 from survived.act.passes import _FEW, Known, Pass
+from survived.act.stillness import look_through
 from tests.unit.engine import nasty_tree
 from tests.unit.pairs import Pair
 from tests.unit.test_passes import CHANGES, make_changeable
@@ -55,16 +55,16 @@ def test_the_latest_change_is_of_anything_below_the_root(pair: Pair) -> None:
             lambda: os.utime(pair.source / "s", ns=(1, 2), follow_symlinks=False),
             lambda: (pair.source / "d/f").unlink(),
         ):
-            before = latest_change(fd, lambda *_: None)
+            before = look_through(fd, lambda *_: None, leases=False).latest_ns
             time.sleep(0.02)
             act()
-            after = latest_change(fd, lambda *_: None)
+            after = look_through(fd, lambda *_: None, leases=False).latest_ns
             assert before is not None
             assert after is not None
             assert after > before
         time.sleep(0.02)
         pair.source.chmod(0o711)
-        assert latest_change(fd, lambda *_: None) == after
+        assert look_through(fd, lambda *_: None, leases=False).latest_ns == after
 
 
 @pytest.mark.parametrize("count", [0, 7, _FEW, _FEW + 1, 3 * _FEW])

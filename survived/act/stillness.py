@@ -1,0 +1,68 @@
+"""
+One look at a tree that is to go: does anybody still write there, and what is the latest that ever happened in it?
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from survived.act import fs
+from survived.act.looking import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+@dataclass(slots=True)
+class Stillness:
+    """
+    What was found of a tree, or of some of its branches.
+
+    `latest_ns` is the latest ctime of all but the root, whose own an exchange moves; `is_whole`: nothing vanished meanwhile
+    and nothing is mounted there; `written` are paths of files that somebody has open for writing or mapped so.
+    """
+
+    latest_ns: int = 0
+    is_whole: bool = True
+    written: list[str] = field(default_factory=list)
+    _met: dict[tuple[int, int], int] = field(default_factory=dict)  # inodes with several names, until all were met
+
+    def add(self, latest_ns: int, written: list[str], *, is_whole: bool) -> None:
+        """Take in what another process found."""
+        self.latest_ns = max(self.latest_ns, latest_ns)
+        self.is_whole &= is_whole
+        self.written += written
+
+    def look(
+        self, top_fd: int, tick: Callable[[int], None], branch: str = "", skip: Collection[str] = (), *, leases: bool = True
+    ) -> None:
+        """Look at a branch of a tree, without those to skip. `leases`: also ask about every file who writes there."""
+        device = os.fstat(top_fd).st_dev
+        for fd, name, path, info in walk(top_fd, branch, skip):
+            if info is None or (not name and info.st_dev != device):
+                self.is_whole = False
+                continue
+            if name or path:
+                self.latest_ns = max(self.latest_ns, info.st_ctime_ns)
+            if leases and name and stat.S_ISREG(info.st_mode) and self._is_first(info) and fs.is_written(name, fd):
+                self.written.append(f"{path}{name}")
+            tick(1)
+
+    def _is_first(self, info: os.stat_result) -> bool:
+        if info.st_nlink <= 1:
+            return True
+        inode = (info.st_dev, info.st_ino)
+        left = self._met.pop(inode, info.st_nlink) - 1
+        if left > 0:
+            self._met[inode] = left
+        return left == info.st_nlink - 1
+
+
+def look_through(top_fd: int, tick: Callable[[int], None], *, leases: bool = True) -> Stillness:
+    """Look at a whole tree."""
+    found = Stillness()
+    found.look(top_fd, tick, leases=leases)
+    return found
