@@ -1,5 +1,5 @@
 """
-The words for what a look around finds beside the catalogue: quotas, what is big, what grew, what lies there twice.
+The words for what a look around finds beside the catalogue: quotas, what is big, what grew, what lies there twice, what is damaged.
 
 Frozen dataclasses and nothing else, like `model.py`. Sizes are bytes of allocated blocks, times are seconds of Unix time.
 """
@@ -157,3 +157,26 @@ class DataDisk:
     available_bytes: int
     speed: Speed
     standing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something about a relocated tree that no tool can have done; `path` is below the tree, "" for the tree itself."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeCheck:
+    """What a walk over a relocated tree found; `decide.soundness` judges it by what the journal knows."""
+
+    files: int = 0
+    content_bytes: int = 0
+    changed: int = 0  # entries that their tool changed, made or removed since the move
+    closed: int = 0  # entries that we may not read, which somebody changed since: none are moved
+    compared: int = 0  # files that are as their kept sum says
+    unsummed: int = 0  # files untouched since the move of which no sum is kept
+    read_bytes: int = 0
+    damaged: int = 0
+    damage: tuple[Damage, ...] = ()  # the first of them

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from survived import errands
 from survived.act import fs, pair
+from survived.act.clearing import prune
 from survived.act.fold import Folded, fold
-from survived.act.recover import prune
 from survived.act.standin import link_anew
 from survived.act.transfer import holders_of, name_holders
 from survived.decide.guardian import ORPHANED, judge

@@ -92,6 +92,7 @@ class Reason(StrEnum):
     NO_ROOM = "no_room"
     NO_STORE = "no_store"
     OTHER_FILESYSTEM = "other_filesystem"
+    OURS = "ours"
     PAUSED = "paused"
     QUIET_HOURS = "quiet_hours"
     RECENT = "recent"

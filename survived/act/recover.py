@@ -7,7 +7,6 @@ Idempotent: each step tolerates that it was done already, so a crash in here is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import threading
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.act import fs, pair
+from survived.act.clearing import prune, remove_below
 from survived.act.reconcile import reconcile
 from survived.act.stages import BEFORE, Recovery, Seen, recovery
 from survived.act.stillness import Stillness, look_through
@@ -154,9 +154,9 @@ def _roll_back(
         os.fsync(parent_fd)
     if operation.verb is not Verb.RESTORE:
         # The target was free when the operation began and nothing links to it: what is there is our copy.
-        _remove_below(store, store.relative(operation.target), tick)
+        remove_below(store, store.relative(operation.target), tick)
         sums.remove(store.fd, operation.id)
-    _remove_below(store, store.staging(operation.id), tick)
+    remove_below(store, store.staging(operation.id), tick)
     return journal.advance(operation, Stage.UNDONE, time.time(), note=note)
 
 
@@ -270,9 +270,9 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         else:
             fs.remove_tree(old.scrap_fd, scrap, task.walk)
         os.fsync(old.scrap_fd)
-    _remove_below(store, store.staging(operation.id), _quiet)
+    remove_below(store, store.staging(operation.id), _quiet)
     if operation.verb is not Verb.RELOCATE:
-        _remove_below(home, f"staging/{aside}", _quiet)
+        remove_below(home, f"staging/{aside}", _quiet)
         prune(home, os.path.dirname(home.relative(old_path)))
         if (made := home_journal.maker(old_path)) is not None:
             sums.remove(home.fd, made.id)
@@ -310,46 +310,6 @@ def _bring(
     if late.conflicts:
         return f"Changed on both sides, both kept (the older as *.survived-late): {', '.join(late.conflicts[:5])}"
     return ""
-
-
-def _remove_below(store: Store, relative: str, tick: Callable[[int], None]) -> None:
-    """Remove a tree of the store and the empty folders that led to it."""
-    folder, _, name = relative.rpartition("/")
-    with contextlib.suppress(FileNotFoundError):  # of the folders, too, only some may have been made
-        folder_fd = fs.open_below(store.fd, folder)
-        try:
-            fs.remove_tree(folder_fd, name, tick)
-            os.fsync(folder_fd)
-        finally:
-            os.close(folder_fd)
-    prune(store, folder)
-
-
-def prune(store: Store, relative: str) -> None:
-    """Remove empty folders of the store upwards, durably, but never `trees` and `staging` themselves."""
-    while "/" in relative:
-        folder, _, name = relative.rpartition("/")
-        try:
-            folder_fd = fs.open_below(store.fd, folder)
-        except FileNotFoundError:
-            relative = folder
-            continue
-        try:
-            os.rmdir(name, dir_fd=folder_fd)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                raise
-            break  # somebody else's tree is below
-        finally:
-            os.close(folder_fd)
-        relative = folder
-    fd = fs.open_below(store.fd, relative)
-    try:
-        os.fsync(fd)  # before DONE is recorded, which may be on another disk
-    finally:
-        os.close(fd)
 
 
 def _quiet(_: int) -> None:

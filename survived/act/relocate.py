@@ -22,6 +22,7 @@ from survived.act.survey import check_source, survey
 from survived.act.transfer import Care, copy_settled
 from survived.errors import Refused, SurvivedError
 from survived.model import Mark, Operation, Reason, Relocation, Stage, TreeSize, Verb
+from survived.observe.disks import is_below
 from survived.store import sums
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def relocate(
     fs.allow_many_descriptors()
     with said(source, Verb.RELOCATE):
         check_source(source, home=ends.home, store_device=ends.store.device_id)
+        _check_ours(ends, source)
         check_unfinished(ends, source)
         survey(source, task.walk)
         check_room(ends.store, source, size, keep_free)
@@ -132,6 +134,12 @@ def restore(
         exchange(parent_fd, aside, os.path.basename(source), source)
         operation = ends.journal.advance(operation, Stage.EXCHANGED, time.time())
     return finish(ends, operation, task)
+
+
+def _check_ours(ends: Ends, source: str) -> None:
+    """The ballast has to stay where it can be given up."""
+    if is_below(os.path.dirname(ends.ballast.path), os.path.realpath(source)):
+        raise Refused(Reason.OURS, f"Cannot move '{source}': survived keeps its own files there. Nothing was changed.")
 
 
 def _target(ends: Ends, source: str) -> str:

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from survived.act import fs
+from survived.act.leases import is_written
 from survived.act.looking import walk
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Stillness:
                 continue
             if name or path:
                 self.latest_ns = max(self.latest_ns, info.st_ctime_ns)
-            if leases and name and stat.S_ISREG(info.st_mode) and self._is_first(info) and fs.is_written(name, fd):
+            if leases and name and stat.S_ISREG(info.st_mode) and self._is_first(info) and is_written(name, fd):
                 self.written.append(f"{path}{name}")
             tick(1)
 

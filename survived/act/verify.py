@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.comparing import GONE, READ, Links, is_too_hollow, listed, read_back
-from survived.model import Damage, TreeCheck
+from survived.findings import Damage, TreeCheck
 from survived.store.sums import order
 
 if TYPE_CHECKING:

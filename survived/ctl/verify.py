@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from survived.act.task import Task
     from survived.decide.soundness import Soundness
+    from survived.findings import Damage, TreeCheck
     from survived.machine import Machine
-    from survived.model import Damage, Operation, Relocation, StoreReading, TreeCheck
+    from survived.model import Operation, Relocation, StoreReading
 
 _LINES = 20
 _DAMAGE = NeedsPerson.exit_code
@@ -174,7 +175,7 @@ def _kept(store_fd: int, found: Verified, store: str, open_things: contextlib.Ex
 
 
 def _damage(why: str) -> Damage:
-    from survived.model import Damage
+    from survived.findings import Damage
 
     return Damage("", why)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from survived.model import Damage
+from survived.findings import Damage
 
 if TYPE_CHECKING:
-    from survived.model import Operation, TreeCheck
+    from survived.findings import TreeCheck
+    from survived.model import Operation
 
 
 class Soundness(StrEnum):

@@ -42,6 +42,12 @@ def _a_file(rig: Rig) -> None:
     rig.source.write_text("x")
 
 
+def _our_own(rig: Rig) -> None:
+    remove(rig.source)
+    rig.source = rig.home / ".local"
+    (rig.home / ".local/state/survived").mkdir(parents=True)
+
+
 def _a_socket(rig: Rig) -> None:
     code = "import socket,sys\ns=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);print(flush=True);input()"
     (rig.source / "a b").mkdir()
@@ -57,6 +63,7 @@ REFUSALS: dict[str, tuple[Callable[[Rig], object], str]] = {
     "already_link": (_a_link, "it is a link already"),
     "not_a_directory": (_a_file, "it is not a directory"),
     "home_itself": (lambda rig: setattr(rig, "source", rig.home), "it is or holds your home directory"),
+    "ours": (_our_own, "survived keeps its own files there"),
     "leaving_link": (lambda rig: os.symlink("../other", rig.source / "out"), "'out' in it: it is a relative link"),
     "leaving_link ": (lambda rig: os.symlink("../../tool/a", rig.source / "dir/out"), "'dir/out' in it: it is a relative link"),
     "socket": (_a_socket, "'a b/agent socket' in it: it is a socket in use"),

@@ -14,7 +14,8 @@ from survived.act import comparing
 from survived.act import verify as look
 from survived.act.transfer import Care
 from survived.decide.soundness import Soundness, judge
-from survived.model import Damage, Relocation
+from survived.findings import Damage
+from survived.model import Relocation
 from survived.store import sums
 from tests.unit.engine import ORDINARY, Rig
 
