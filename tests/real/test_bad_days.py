@@ -563,9 +563,10 @@ def test_ctrl_c(verb: str, daemon: bool, world: World) -> None:
         words = [sys.executable, "-m", "survived.ctl.main", verb, "pip"]
         env = {**world.env, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(words, env=env, cwd=world.run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
-            time.sleep(1.5)
+            wait_until(world.leftovers, what=world.log)  # a copy is begun; it waits for quiet then
+            time.sleep(0.3)
             client.send_signal(signal.SIGINT)
-            out, err = client.communicate(timeout=10)
+            out, err = client.communicate(timeout=20)
     finally:
         toucher.set()
         worker.join()
