@@ -96,6 +96,7 @@ def test_a_pip_cache_that_fills_the_disk_is_moved_told_and_brought_home(
     target = world.disks[0] / "survived/trees" / str(cache).lstrip("/")
     assert os.readlink(cache) == str(target)
     assert snapshot(cache) == before
+    wait_until(lambda: world.known("pip")["state"] == "relocated", what=world.log)  # measured anew
     document = world.must("status", "--json").json
     check(document, STATUS)
     moved = next(item for item in document["caches"] if item["id"] == "pip")

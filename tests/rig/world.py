@@ -227,6 +227,8 @@ class World:
         """Return what moves left that they should not have: beside sources, in staging, trees that no link leads to."""
         found = [str(path) for path in self.home.rglob(".survived-*")]
         for store in self.stores:
+            if not (store / "state.db").exists():  # it is being made
+                continue
             found += [str(path) for path in (store / "staging").iterdir()]
             moved = read_journal(store, Journal.relocations)
             linked = {item.target for item in moved if os.path.realpath(item.source) == item.target}

@@ -22,13 +22,14 @@ SHARED = {
     "lookout",
     "orphans",
     "post",
+    "readings",
     "records",
     "signals",
     "standins",
     "troubles",
     "worker",
 }  # what the daemon and survivectl do alike, above the rooms
-EVERYTHING = {*ROOMS, *SHARED, "ctl", "daemon", "guard", "requests"}
+EVERYTHING = {*ROOMS, *SHARED, "ctl", "daemon", "guard", "requests", "storekeeper"}
 MAY_IMPORT = {
     "terms": WORDS,
     "model": WORDS,
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "errands": ROOMS | SHARED,
     "growth": ROOMS | SHARED,
     "orphans": ROOMS | SHARED,
+    "readings": ROOMS | SHARED,
     "records": ROOMS | SHARED,
     "standins": ROOMS | SHARED,
     "troubles": WORDS,
@@ -58,6 +60,7 @@ MAY_IMPORT = {
     "daemon": EVERYTHING,
     "guard": EVERYTHING,
     "requests": EVERYTHING,
+    "storekeeper": EVERYTHING,
     "__main__": EVERYTHING,
     "__init__": set(),
 }
