@@ -21,11 +21,12 @@ from survived.growth import Growth
 from survived.guard import Guard
 from survived.levels import Levels, minute_of_day
 from survived.lookout import Lookout
-from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage, StoreReading
+from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage
 from survived.post import Post
 from survived.requests import Requests
 from survived.signals import Signals
 from survived.store import history, known
+from survived.storekeeper import Storekeeper
 from survived.tell import sd
 from survived.tell.control import ControlServer
 from survived.troubles import Failures, Troubles
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from survived.settings.config import Settings
 
 log = logging.getLogger(__name__)
-_STORES_SECONDS = 15.0
 _PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED, Reason.FAILED_BEFORE})
 _STOP_SECONDS = 4.0
 _MEASURE_SHARE = 50.0
@@ -58,16 +58,15 @@ class Daemon:
         self.selector = selectors.DefaultSelector()
         self.worker = Worker()
         self.post = Post(machine, self.selector)
-        self.requests, self.guard = Requests(self), Guard(self)
+        self.requests, self.guard, self.storekeeper = Requests(self), Guard(self), Storekeeper(self)
         self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
         self.levels = Levels(machine)
         self.growth = Growth(machine.settings.watch.max_watches, self.selector, self.levels, self._woken)
-        self.stores: tuple[StoreReading, ...] = ()
         self.observation: Observation | None = None
         self.plan = Plan((), ())
         self.failures, self.troubles = Failures(), Troubles()
         self.paused_until: float | None = None
-        self._stores_at = self._measure_at = self._cooldown_until = self._recover_at = self._thin_at = 0.0
+        self._measure_at = self._cooldown_until = self._thin_at = 0.0
         self._measured_seconds = 0.0
         self.signals = Signals()
         self._lookout = Lookout(machine.paths.config_file, env, self.since)
@@ -107,7 +106,7 @@ class Daemon:
         try:
             self.growth.listen()
             self._read(now)
-            self._keep_stores(now)
+            self.storekeeper.tick(now)
             self.guard.tick(now)
             self._decide(now)
             self.post.tick(now)
@@ -140,77 +139,9 @@ class Daemon:
                     history.thin(first.database, now)
                     known.KnownTrees(first.database).thin(now)
 
-    def _keep_stores(self, now: float) -> None:
-        """Look at the data disks now and then, open what came back, finish what a crash left there."""
-        if not self.worker.is_idle or now - self._stores_at < _STORES_SECONDS:
-            return
-        self._stores_at = now
-        before = {store.path for store in self.stores if store.ok}
-        readings = self.machine.read_stores()
-        had = set(self.machine.open)
-        troubles = {}
-        if not self.dry_run:  # it makes no store, finishes no move and gives up no ballast
-            try:
-                self.machine.open_stores(readings)
-            except SurvivedError as error:
-                troubles = {"open": str(error)}  # a survivectl works there without us, or its database is broken: look again soon
-        self.troubles.set("stores", troubles)
-        self.stores = self.marked(readings)
-        changed = before != {store.path for store in self.stores if store.ok}
-        if changed:
-            self._measure_at = 0.0  # links lead somewhere again, or nowhere any more
-            self.guard.look_again()
-        if self.dry_run:
-            return
-        if self.post.use_store(self.machine):
-            self.levels.resume(self.post.episodes())
-        if changed and self.observation is not None:
-            self.post.stores(replace(self.observation, stores=self.stores), now)
-        self.machine.ballast.lay()
-        if set(self.machine.open) - had or now >= self._recover_at:
-            self._recover_at = now + _STORES_SECONDS
-            self._start_recovery()
-
-    def marked(self, readings: tuple[StoreReading, ...]) -> tuple[StoreReading, ...]:
-        """Return readings of the data disks in which a store is not ok whose database is broken."""
-        broken = self.machine.broken
-        return tuple(replace(r, ok=False, reason=broken[r.path]) if r.ok and r.path in broken else r for r in readings)
-
-    def see_stores(self, readings: tuple[StoreReading, ...], now: float) -> None:
-        """Take a reading of the data disks that differs from the last, and tell of it at once; opening and closing can wait."""
-        self.stores = readings
-        self._stores_at = self._measure_at = 0.0
-        if self.worker.is_idle:
-            for path in set(self.machine.open) - {store.path for store in readings if store.ok}:
-                self.machine.close_store(path)
-            self.post.use_store(self.machine)
-        if self.observation is not None and not self.dry_run:
-            self.post.stores(replace(self.observation, stores=readings), now)
-
     def measure_soon(self) -> None:
         """What was measured is old."""
         self._measure_at = 0.0
-
-    def _start_recovery(self) -> None:
-        if any(opened.journal.open_operations() for opened in self.machine.open.values()):
-            self.worker.start(Job("recovering", lambda task: errands.recover(self.machine, task), self._recovered))
-
-    def _recovered(self, result: Any, error: SurvivedError | None) -> None:
-        if isinstance(error, Stopped):
-            return
-        if error is not None:
-            self.troubles.set("recover", str(error))
-            return
-        ended, puzzles = result
-        for operation in ended:
-            if operation.stage in (Stage.DONE, Stage.UNDONE):
-                log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
-                self.post.moved(operation, None, self.machine.filesystem_of(operation.source), time.time())
-        self.troubles.set("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
-        for puzzle in puzzles:
-            self.post.trouble("A move needs you to look at it", str(puzzle), time.time())
-        if any(operation.stage in (Stage.DONE, Stage.UNDONE) for operation in ended):
-            self._measure_at = 0.0
 
     def _woken(self) -> None:
         self._measure_at = min(self._measure_at, time.time() + max(5.0, _MEASURE_SHARE * self._measured_seconds))
@@ -236,7 +167,7 @@ class Daemon:
 
     def _make_plan(self, measured: Observation, now: float) -> Observation:
         """Plan on what was measured and on what is cheap to know now; return both as one observation."""
-        seen = replace(measured, time=now, filesystems=self.levels.filesystems, stores=self.stores)
+        seen = replace(measured, time=now, filesystems=self.levels.filesystems, stores=self.storekeeper.stores)
         failed, paused = self.failures.held_back(now), self.is_paused(now)
         pressures, gauges = self.levels.pressures(), self.levels.gauges
         minute = minute_of_day(now)
@@ -250,7 +181,8 @@ class Daemon:
         return self.paused_until is not None
 
     def _start_measuring(self, now: float) -> None:
-        last, stores, began, changed = self.observation, self.stores, time.monotonic(), self.growth.take_changed()
+        last, stores = self.observation, self.storekeeper.stores
+        began, changed = time.monotonic(), self.growth.take_changed()
 
         def look(task: Task) -> Observation:
             return self.machine.observe(last, stop=task.stop.is_set, stores=stores, changed=changed)
@@ -308,7 +240,8 @@ class Daemon:
     def moved(self, cache_id: str, source: str, done: Operation | None, error: SurvivedError | None) -> None:
         """Note and tell what came of a job that acted; the next tick observes again."""
         now = time.time()
-        self._measure_at = self._stores_at = 0.0
+        self._measure_at = 0.0
+        self.storekeeper.look_again()
         self._cooldown_until = now + self.machine.rules.cooldown_seconds
         if done is not None:
             freed = f"freed {print_bytes(done.freed_bytes)}." if done.stage is Stage.DONE else done.note
@@ -335,7 +268,8 @@ class Daemon:
         try:
             settings = self._load()
             self.machine.use(settings)
-            self._stores_at = self._measure_at = 0.0
+            self._measure_at = 0.0
+            self.storekeeper.look_again()
             self.guard.look_again()
             self.troubles.set("config", None)
             log.info("The configuration was read again.")

@@ -38,7 +38,7 @@ class Guard:
 
     def tick(self, now: float) -> None:
         """Look at the links if it is time, and begin what is due. Raises `SurvivedError` for a journal that cannot be read."""
-        if now < self._look_at or not self._daemon.stores:
+        if now < self._look_at or not self._daemon.storekeeper.stores:
             return
         self._look_at = now + _LOOK_SECONDS
         self._look(now)
@@ -47,21 +47,21 @@ class Guard:
 
     def wait(self, now: float) -> float:
         """Return in how many seconds `tick` has something to do."""
-        return self._look_at - now if self._is_needed and self._daemon.stores else float("inf")
+        return self._look_at - now if self._is_needed and self._daemon.storekeeper.stores else float("inf")
 
     def look_again(self) -> None:
         """Look at the next tick."""
         self._look_at = 0.0
 
     def _look(self, now: float) -> None:
-        daemon, records = self._daemon, self._daemon.machine.records
-        readings = records.links(daemon.stores)
+        daemon, records, keeper = self._daemon, self._daemon.machine.records, self._daemon.storekeeper
+        readings = records.links(keeper.stores)
         if any(reading.disk_is_there and not reading.tree_is_there for reading in readings):
             # Its disk may be gone since the disks were last looked at: that is said at once, and not for each of its links.
-            fresh = daemon.marked(daemon.machine.read_stores())
-            if {store.path for store in fresh if store.ok} != {store.path for store in daemon.stores if store.ok}:
-                daemon.see_stores(fresh, now)
-            readings = records.links(daemon.stores)
+            fresh = keeper.marked(daemon.machine.read_stores())
+            if {store.path for store in fresh if store.ok} != {store.path for store in keeper.stores if store.ok}:
+                keeper.see(fresh, now)
+            readings = records.links(keeper.stores)
         spared: frozenset[str] = frozenset()
         if any(guardian.judge(reading) not in _QUIET for reading in readings):
             job = daemon.worker.job
@@ -96,7 +96,7 @@ class Guard:
     def _begin_merge(self, now: float) -> None:
         daemon = self._daemon
         held = daemon.failures.held_back(now)
-        standin = next((item for item in standins.due(daemon.machine, daemon.stores) if item.source not in held), None)
+        standin = next((item for item in standins.due(daemon.machine, daemon.storekeeper.stores) if item.source not in held), None)
         if standin is None:
             return
         chosen = standin

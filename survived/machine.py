@@ -24,12 +24,12 @@ from survived.act.relocate import Ends
 from survived.decide.quota import limit
 from survived.errors import Refused, SurvivedError
 from survived.findings import Speed
-from survived.model import Cache, CacheReading, CacheState, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
-from survived.observe.caches import read_cache, read_caches
-from survived.observe.disks import answers, find_data_disks, is_below, read_filesystem, watched_paths
+from survived.model import Cache, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
+from survived.observe.disks import answers, find_data_disks, read_filesystem, watched_paths
 from survived.observe.drives import device_of, read_speed
 from survived.observe.neighbours import find_exposed
 from survived.observe.quota import read_quota
+from survived.readings import Readings
 from survived.records import Records
 from survived.settings.catalog import resolve_caches
 from survived.store import history, hogs, journal, known, layout, outbox
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA, *hogs.SCHEMA, *known.SCHEMA)
-_REMEASURE_SECONDS = 3600.0
 
 
 @dataclass(slots=True)
@@ -69,8 +68,7 @@ class Machine:
         self.broken: dict[str, str] = {}  # stores that are there, but whose database cannot be used, and why
         self._lock = threading.RLock()  # the worker opens stores too
         self.records = Records(self)
-        self._hints: set[str] = set()  # folders that changed, in trees that were not measured since
-        self._known_in: str | None = None  # the store whose knowledge was used last; "" for none
+        self.readings = Readings(self)
         self.use(settings)
         self._known_path = os.path.join(paths.state_dir, "stores.json")
         self.known = self._read_known()  # ids of the stores seen before, by path
@@ -333,49 +331,5 @@ class Machine:
         Raises `Stopped` soon after `stop()` is true.
         """
         now = time.time()
-        targets = {item.source: item.target for _, item in self.relocations()}
-        before = {reading.cache.id: reading for reading in last.caches} if last else {}
-        cached: dict[str, CacheReading] = {}
-        fresh: list[Cache] = []
-        caches = self.known_caches()
-        for cache in caches:
-            seen = before.get(cache.id)
-            is_young = seen is not None and now - seen.time < _REMEASURE_SECONDS and changed is not None
-            if seen is not None and seen.state is CacheState.RELOCATED and is_young:
-                reading = read_cache(cache, now, targets, measure=False, known=seen)
-                if reading.state is CacheState.RELOCATED and reading.target == seen.target:
-                    cached[cache.id] = replace(reading, time=seen.time)
-                    continue
-            fresh.append(cache)
-        found = self._read_fresh(fresh, before, targets, changed, stop, now)
-        # What is not measured this time was not read anew where it changed.
-        left = [reading.target for reading in cached.values() if reading.target]
-        self._hints = {place for place in self._hints if any(is_below(place, target) for target in left)}
-        measured = {reading.cache.id: reading for reading in found}
-        readings = tuple(cached.get(cache.id) or measured[cache.id] for cache in caches)
-        return Observation(now, self.read_filesystems(), readings, stores if stores is not None else self.read_stores())
-
-    def _read_fresh(
-        self,
-        caches: list[Cache],
-        before: Mapping[str, CacheReading],
-        targets: Mapping[str, str],
-        changed: Collection[str] | None,
-        stop: Callable[[], bool] | None,
-        now: float,
-    ) -> tuple[CacheReading, ...]:
-        """Measure caches by what the first open store knows of them."""
-        opened = next(iter(self.open.values()), None)
-        place = opened.store.path if opened is not None else None
-        # Another store has not heard what was told to the last one.
-        is_doubtful = changed is None or self._known_in not in (None, place)
-        keeper = known.KnownTrees(opened.database) if opened is not None else None
-        in_full: set[str] = set()
-        for cache in caches:
-            seen = before.get(cache.id)
-            if is_doubtful or (seen is not None and any(holder.writes for holder in seen.holders)):
-                in_full |= {cache.path, targets.get(cache.path, cache.path)}
-        self._hints |= set(changed or ())
-        found = read_caches(caches, now, targets, stop=stop, keeper=keeper, changed=self._hints, in_full=in_full)
-        self._known_in = place or ""
-        return found
+        caches = self.readings.read(last, now, stop=stop, changed=changed)
+        return Observation(now, self.read_filesystems(), caches, stores if stores is not None else self.read_stores())

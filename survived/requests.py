@@ -192,10 +192,10 @@ class Requests:
         levels, task = daemon.levels, daemon.worker.job.task if daemon.worker.job is not None else None
         if task is not None and not task.source:
             task = None  # it only looks
-        seen = daemon.observation or Observation(now, levels.filesystems, (), daemon.stores)
+        seen = daemon.observation or Observation(now, levels.filesystems, (), daemon.storekeeper.stores)
         return status.Snapshot(
             now,
-            replace(seen, filesystems=levels.filesystems, stores=daemon.stores),
+            replace(seen, filesystems=levels.filesystems, stores=daemon.storekeeper.stores),
             daemon.machine.rules,
             levels.gauges,
             levels.seconds_to_full(now),

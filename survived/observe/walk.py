@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from survived.observe.extents import WORTH_BLOCKS, shared_ranges
 from survived.observe.past import Record
 from survived.observe.tally import Tally, pack_links
-from survived.observe.todo import MOST_LOOSE, PACKED, pack, unpack
+from survived.observe.todo import MOST_LOOSE, PACKED, pack, take_half, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from survived.observe.past import Notes, Past
-    from survived.observe.todo import Peer, Todo
+    from survived.observe.todo import Frame, Peer, Todo
 
 OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 QUIET_SECONDS = 60.0
@@ -31,7 +31,6 @@ _RACY_SECONDS = 2.0
 """A directory changed so shortly before it was read may change again without another time, on a filesystem of coarse ones."""
 _ANCHOR_LENGTH = 700
 """Characters of a path below one anchor: with one more name (255), 4 bytes each, it is shorter than PATH_MAX, 4096."""
-_GIVE = 64
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """The entry vanished or became something else between readdir and open: normal in a live tree."""
 _OURS_TO_FAIL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -85,8 +84,7 @@ class Walk:
         self.device = os.fstat(descriptor).st_dev
         self._over_files = {os.path.dirname(mount) for mount in mounts}
         self._anchors = [_Anchor(descriptor, "", 0)]
-        # A frame: the path below the newest anchor with its slash, the same below the root, what is still to do.
-        self._stack: list[tuple[str, str, Todo]] = []
+        self._stack: list[Frame] = []
 
     def close(self) -> None:
         """Close the root, and what a walk that was cut short left open."""
@@ -120,26 +118,11 @@ class Walk:
                     todo += unpack(name)
                     continue
                 self._enter(below, prefix, name, inode)
-                if peer is not None and peer.wants(self.seen):
-                    self._share(peer)
+                if peer is not None and peer.wants(self.seen) and (half := take_half(stack, _ANCHOR_LENGTH)):
+                    peer.give(half)
             if peer is None or not (todo := peer.take()):
                 return
             stack.append(("", "", todo))
-
-    def _share(self, peer: Peer) -> None:
-        """Give away half of what is nearest to the root: there the largest branches are."""
-        for depth, (_, prefix, todo) in enumerate(self._stack):
-            if len(prefix) > _ANCHOR_LENGTH:
-                return
-            if todo and todo[0][1] == PACKED:
-                todo[:1] = unpack(todo[0][0])
-            number = min(_GIVE, (len(todo) + 1) // 2)
-            if PACKED in (inode for _, inode in todo[:number]):
-                return
-            if number and (len(todo) > 1 or depth + 1 < len(self._stack)):
-                peer.give([(prefix + name, inode) for name, inode in todo[:number]])
-                del todo[:number]
-                return
 
     def _enter(self, below: str, prefix: str, name: str, inode: int) -> None:
         """Count one directory and push what is below it, unless it is gone, replaced, unreadable or another filesystem's."""

@@ -8,18 +8,16 @@ download the descriptor is readable all the time, so it is best left out of the 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
 import struct
 import time
 import warnings
-from collections import deque
 from typing import TYPE_CHECKING
 
 from survived.observe.disks import is_below, resolve_parents
-from survived.observe.tree import mount_points_below
+from survived.observe.roots import Root
 
 with warnings.catch_warnings():
     # pyinotify 0.9.6 imports asyncore (deprecated in 3.11) and has invalid escapes (SyntaxWarning since 3.12).
@@ -51,29 +49,6 @@ _FOLDERS_A_DRAIN = 256
 """New folders taken up in one drain, the rest in the next: an unpacking wheel must not keep the loop from its work."""
 
 
-class _Root:
-    """One watched cache: which inode it was, its watches (breadth first) and the folders still to be watched."""
-
-    __slots__ = ("identity", "is_nested", "is_partial", "mounts", "path", "pending", "watches")
-
-    def __init__(self, path: str, found: os.stat_result) -> None:
-        self.path = path
-        self.identity = (found.st_dev, found.st_ino)
-        self.mounts = mount_points_below(path)
-        self.pending: deque[str] = deque([path])
-        self.watches: dict[int, None] = {}  # a dict for its order
-        self.is_partial = False
-        self.is_nested = False  # another root has the watch of its own folder
-
-    def is_still_there(self) -> bool:
-        """Return whether the path leads to the watched inode."""
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return False
-        return (self.is_nested or bool(self.watches)) and self.identity == (found.st_dev, found.st_ino)
-
-
 class Watcher:
     """
     A bounded set of inotify watches on caches and the folders below them.
@@ -86,8 +61,8 @@ class Watcher:
         self._max = self._limit = max_watches
         self._trouble: str | None = None  # what the kernel refused
         self._tried = time.monotonic()
-        self._roots: dict[str, _Root] = {}
-        self._folders: dict[int, tuple[_Root, str]] = {}  # watch -> whose it is, its path
+        self._roots: dict[str, Root] = {}
+        self._folders: dict[int, tuple[Root, str]] = {}  # watch -> whose it is, its path
         self._awaited: dict[str, tuple[int, bytes]] = {}  # missing cache -> watch on its nearest parent, next name
         self._overflowed = False
         self._changed: set[str] = set()
@@ -231,7 +206,7 @@ class Watcher:
             self._await(path)
             return False
         self._stop_awaiting(path)
-        self._roots[path] = _Root(path, found)
+        self._roots[path] = Root(path, found)
         return True
 
     def _await(self, path: str) -> None:
@@ -271,7 +246,7 @@ class Watcher:
         """Return whether no further watch may be used."""
         return len(self._folders) + len(self._awaited) >= self._limit
 
-    def _take_from_richer(self, root: _Root) -> bool:
+    def _take_from_richer(self, root: Root) -> bool:
         """Take the deepest watch from the root that has most, if both have to come to a fair share."""
         share = max(1, self._limit // max(1, len(self._roots)))
         richest = max(self._roots.values(), key=lambda other: len(other.watches))
@@ -283,7 +258,7 @@ class Watcher:
         richest.is_partial = True
         return True
 
-    def _watch_folder(self, root: _Root, path: str) -> None:
+    def _watch_folder(self, root: Root, path: str) -> None:
         """Watch one folder and queue its sub-folders of the same filesystem."""
         watch = self._add_watch(path, _GREW)
         if watch is None:
@@ -295,18 +270,7 @@ class Watcher:
             return  # its sub-folders are watched too
         self._folders[watch] = (root, path)
         root.watches[watch] = None
-        room = self._max - len(root.pending)
-        with contextlib.suppress(OSError), os.scandir(path) as entries:  # after the watch: nothing falls between
-            for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    continue
-                if root.mounts and os.path.relpath(entry.path, root.path) in root.mounts:
-                    continue
-                if room <= 0:
-                    root.is_partial = True
-                    break
-                room -= 1
-                root.pending.append(entry.path)
+        root.list_below(path, self._max)  # after the watch: nothing falls between
 
     def _add_watch(self, path: str, mask: int) -> int | None:
         """Return the watch on one directory, None if there is none; ENOSPC lowers the limit to what we have."""
