@@ -175,7 +175,7 @@ class _Comparison:
         digest = hashlib.blake2b() if self._sums is not None and not is_too_hollow(found) else None
         at, size = 0, found.st_size
         while at < size:
-            begin = min(_next_data(one, at, size), _next_data(other, at, size))
+            begin = min(next_data(one, at, size), next_data(other, at, size))
             if digest is not None:
                 _add_zeros(digest, begin - at, self._tick)
             data = os.pread(other, _CHUNK, begin) if begin < size else b""
@@ -203,7 +203,7 @@ def read_back(fd: int, tick: Callable[[int, int], None], *, summed: bool) -> str
     digest = hashlib.blake2b() if summed else None
     at, size = 0, os.fstat(fd).st_size
     while at < size:
-        begin = _next_data(fd, at, size)
+        begin = next_data(fd, at, size)
         if digest is not None:
             _add_zeros(digest, begin - at, tick)
         data = os.pread(fd, _CHUNK, begin) if begin < size else b""
@@ -223,7 +223,7 @@ def _add_zeros(digest: hashlib.blake2b, count: int, tick: Callable[[int, int], N
         tick(0, 0)
 
 
-def _next_data(fd: int, at: int, size: int) -> int:
+def next_data(fd: int, at: int, size: int) -> int:
     """Return where data begins at or after `at`, or `size`: a hole need not be read to be known as zeros."""
     try:
         return min(size, os.lseek(fd, at, os.SEEK_DATA))

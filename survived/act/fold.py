@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from survived.act import fs
+from survived.act.comparing import next_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,7 +175,7 @@ class _Folder:
             except PermissionError:
                 return False
             at, size = 0, os.fstat(ours).st_size
-            while (at := min(_next_data(ours, at, size), _next_data(theirs, at, size))) < size:
+            while (at := min(next_data(ours, at, size), next_data(theirs, at, size))) < size:
                 data = os.pread(ours, _CHUNK, at)
                 if data != os.pread(theirs, _CHUNK, at):
                     return False
@@ -189,13 +190,3 @@ def _names_beside(name: str) -> Iterator[str]:
     yield stem
     for number in itertools.count(2):
         yield f"{stem}-{number}"
-
-
-def _next_data(fd: int, at: int, size: int) -> int:
-    """Return where data begins at or after `at`, or `size`: a hole need not be read to be known as zeros."""
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        return at  # EINVAL: no holes on this filesystem
