@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PARTS = ("move", "remove", "memory", "conformance", "neighbour", "measure", "status", "idle")
+TITLES = ("Moving", "Removing", "Memory", "Nasty", "Where", "A", "Measuring", "Asking,", "The")
+"""The first words of the tables, in their order."""
 BEGIN, END = "<!-- figures -->", "<!-- end figures -->"
 SAID: list[str] = []
 
@@ -81,8 +83,18 @@ def main() -> int:
                     bench_idle(pid, 10.0 if args.quick else 90.0)
     if args.write is not None:
         before, _, rest = args.write.read_text(encoding="utf-8").partition(BEGIN)
-        args.write.write_text(f"{before}{BEGIN}\n{''.join(SAID)}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        earlier, _, after = rest.partition(END)
+        args.write.write_text(f"{before}{BEGIN}\n{merged(earlier, ''.join(SAID))}{END}{after}", encoding="utf-8")
     return 0
+
+
+def merged(earlier: str, fresh: str) -> str:
+    """Return the tables of this run, and in their places those that it did not make, under the line of this machine."""
+    tables: dict[str, str] = {}
+    for text in (earlier, fresh):
+        for part in text.split("### ")[1:]:
+            tables[part.split()[0]] = f"### {part.rstrip()}\n\n"
+    return fresh.split("### ")[0] + "".join(tables[name] for name in TITLES if name in tables)
 
 
 def say(text: str) -> None:

@@ -66,11 +66,13 @@ def test_the_configuration_in_the_readme_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_figures_are_the_benchmarks() -> None:
-    """All four tables of the benchmark stand between its marks, under the line that names the machine of that run."""
+    """Tables of the benchmark, in its order, stand between its marks under the line that names the machine."""
     figures = README.split("<!-- figures -->")[1].split("<!-- end figures -->")[0].strip().splitlines()
     assert re.fullmatch(r"\S+, \d+ cores, Linux \S+, Python 3\.\d+\.\d+", figures[0])
     titles = [line.split()[1] for line in figures if line.startswith("### ")]
-    assert titles == ["Moving", "Measuring", "Asking,", "The"]
+    known = ["Moving", "Removing", "Memory", "Nasty", "Where", "A", "Measuring", "Asking,", "The"]
+    assert titles == [title for title in known if title in titles]
+    assert {"Moving", "Measuring", "Asking,", "The"} <= set(titles)
 
 
 def test_links_lead_somewhere() -> None:
