@@ -38,7 +38,9 @@ QUIET = ["sleep", "4"]
 def measure(folder: Path, files: int, large: int, runs: int, environment: Mapping[str, str]) -> list[list[str]]:
     """Return a row for each tree and way of moving it: p99 while it moves ÷ p99 when it is quiet, medians of paired runs."""
     rows = []
-    with roomy(folder, "home") as home, roomy(folder, "data") as data:
+    place = folder / "neighbour"
+    place.mkdir()
+    with roomy(place, "home") as home, roomy(place, "data") as data:
         for tree, make in trees(files, large).items():
             ways = commands(home.path / "cache", data.path)
             found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}

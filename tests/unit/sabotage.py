@@ -81,7 +81,7 @@ def in_child(rig: Rig, act: Callable[[Rig], object], number: int, error: int, *,
             code = FINISHED if saboteur.left > 0 else TOLD
         except SurvivedError as told:
             one_sentence = told.message.startswith("Cannot ") or "is in its new place" in told.message
-            code = TOLD if one_sentence and "\n" not in told.message.replace("\udcff\n", "") else UNTOLD
+            code = TOLD if one_sentence and "\n" not in told.message.replace("\udcff\n", "").replace("\n\udcff", "") else UNTOLD
             if code is UNTOLD:
                 print(told)
         except BaseException:
