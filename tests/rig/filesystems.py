@@ -64,7 +64,7 @@ def mounted_as(folder: Path, name: str, kind: str, *, size: str = "800M", option
     else:
         image = folder / f"{name}.img"
         with open(image, "xb") as file:
-            file.truncate(int(_SMALLEST.get(kind, size).removesuffix("M")) << 20)
+            file.truncate(max(int(wanted.removesuffix("M")) for wanted in (size, _SMALLEST.get(kind, size))) << 20)
         try:
             subprocess.run([*_MAKE[kind], image], check=True, capture_output=True)
             if kind == "exfat":
