@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 BRIEF = Care(settle_seconds=0.0, patience_seconds=0.6)
-
-
-@pytest.fixture(scope="session")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin folder of an environment with uv and filelock, the library of the hub's locks; skip without a registry."""
-    folder = tmp_path_factory.mktemp("lock-tools")
-    venv.create(folder, symlinks=True)
-    pip = (sys.executable, "-m", "pip", "--no-cache-dir", "--python", str(folder / "bin/python"))
-    done = subprocess.run([*pip, "install", "-q", "uv", "filelock"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"uv and filelock cannot be installed: {done.stderr.strip()[-300:]}")
-    return folder / "bin"
 
 
 @pytest.fixture
