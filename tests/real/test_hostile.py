@@ -86,9 +86,14 @@ def own(folder: Path) -> None:
             os.chown(os.path.join(place, name), ORDINARY, ORDINARY, follow_symlinks=False)
 
 
-def whole(tree: Path) -> list[str]:
-    """Return the contents of all files: a neighbour with the right to rename may change their order, not their number."""
-    return sorted(entry.content for entry in snapshot(tree).values() if is_file(entry))
+def whole(tree: Path) -> set[str]:
+    """
+    Return the contents of all files, no two of which are alike: a neighbour with the right to rename may change their places.
+
+    What is renamed in the moment between our last look and the exchange is kept at both places: nothing tells a rename from a
+    removal that we must not repeat, so a file may be there twice, never not at all.
+    """
+    return {entry.content for entry in snapshot(tree).values() if is_file(entry)}
 
 
 def is_file(entry: Entry) -> bool:
