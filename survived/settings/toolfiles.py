@@ -141,8 +141,54 @@ def read_ini(text: str, key: str) -> list[str]:
     return [value.strip()] if value and value.strip() else []
 
 
+def read_json(text: str, key: str) -> list[str]:
+    """Return a top-level key of a JSON file, or of JSON with comments on lines of their own."""
+    import json
+
+    try:
+        document = json.loads(re.sub(r"(?m)^\s*//.*$", "", text))
+    except (ValueError, RecursionError):
+        return []
+    value = document.get(key) if isinstance(document, dict) else None
+    return [value] if isinstance(value, str) and value else []
+
+
+def read_element(text: str, key: str) -> list[str]:
+    """Return the text of an XML element that is not in a comment (Maven's settings.xml); the first counts."""
+    import html
+
+    found = re.findall(rf"<{re.escape(key)}>\s*([^<]*?)\s*</{re.escape(key)}>", re.sub(r"(?s)<!--.*?-->", "", text))
+    return [html.unescape(value) for value in found[:1] if value]
+
+
+def read_pattern(text: str, key: str) -> list[str]:  # noqa: ARG001  there is nothing but the pattern
+    """Return where the kernel's core_pattern has core dumps put: its folder, or that of the program they are piped into."""
+    pattern = text.strip()
+    if pattern.startswith("|"):
+        folders = {"systemd-coredump": "/var/lib/systemd/coredump", "apport": "/var/lib/apport/coredump"}
+        program = os.path.basename(pattern[1:].split(" ")[0])
+        return [folders[program]] if program in folders else []
+    folder = os.path.dirname(pattern.partition("%")[0])
+    return [folder] if os.path.isabs(folder) and folder != "/" else []
+
+
+def show_key(form: str, key: str) -> str:
+    """Return a key as one finds it in a file of its format: `[global] cache-dir`, `<localRepository>`."""
+    table, _, name = key.rpartition(".")
+    if form == "ini":
+        return f"[global] {key}"
+    if form == "element":
+        return f"<{key}>"
+    if form == "pattern":
+        return ""
+    return f"[{table}] {name}" if form == "toml" and table else key
+
+
 READERS: dict[str, Callable[[str, str], list[str]]] = {
     "toml": read_toml,
+    "json": read_json,
+    "element": read_element,
+    "pattern": read_pattern,
     "lines": read_lines,
     "npmrc": read_npmrc,
     "words": read_words,

@@ -9,7 +9,8 @@ import pytest
 
 from survived.errors import ConfigError
 from survived.model import Cache, Kind
-from survived.settings.catalog import CacheOverride, find_rule, load_rules, parse_rules, resolve_caches
+from survived.settings.catalog import CacheOverride, resolve_caches
+from survived.settings.rules import find_rule, load_rules, parse_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,12 +150,13 @@ def test_xdg_moves_those_that_follow_it_and_no_other(home: Home) -> None:
         "pip": "/xc/pip", "uv-cache": "/xc/uv", "uv-tools": "/xd/uv/tools", "poetry": "/xc/pypoetry", "pipx": "/xd/pipx",
         "pre-commit": "/xc/pre-commit", "hf-hub": "/xc/huggingface/hub", "torch-hub": "/xc/torch",
         "pnpm-store": "/xd/pnpm/store", "yarn1": "/xc/yarn", "yarn-berry": "/xd/yarn/berry", "go-build": "/xc/go-build",
+        "bun": "/xc/.bun/install/cache",
         "ccache": "/xc/ccache",
     }  # fmt: skip
     caches, relative = home.resolve(env), home.resolve({name: value[1:] for name, value in env.items()})
     assert {name: caches[name].path for name in moved} == moved
     assert caches["pip"].rule == "XDG_CACHE_HOME"
-    for name in ("npm", "cargo", "conda-pkgs", "go-mod", "bun"):
+    for name in ("npm", "cargo", "conda-pkgs", "go-mod"):
         assert caches[name].path == home.resolve()[name].path
     assert {name: cache.path for name, cache in relative.items() if name != "yarn-berry"} == {
         name: cache.path for name, cache in home.resolve().items() if name != "yarn-berry"
@@ -216,19 +218,19 @@ def test_pip_reads_its_files_in_its_order(home: Home) -> None:
     """The later of pip's files wins, from /etc/xdg up to the one that PIP_CONFIG_FILE names."""
     env: dict[str, str] = {}
     home.write("/etc/xdg/pip/pip.conf", PIP.format("/1"))
-    assert home.place("pip") == ("/1", "/etc/xdg/pip/pip.conf")
+    assert home.place("pip") == ("/1", "/etc/xdg/pip/pip.conf [global] cache-dir")
     home.write("/etc/pip.conf", PIP.format("/2"))
-    assert home.place("pip") == ("/2", "/etc/pip.conf")
+    assert home.place("pip") == ("/2", "/etc/pip.conf [global] cache-dir")
     home.write(".pip/pip.conf", PIP.format("/3"))
-    assert home.place("pip") == ("/3", "~/.pip/pip.conf")
+    assert home.place("pip") == ("/3", "~/.pip/pip.conf [global] cache-dir")
     home.write(".config/pip/pip.conf", PIP.format("~/4 b"))
-    assert home.place("pip") == ("~/4 b", "~/.config/pip/pip.conf")
+    assert home.place("pip") == ("~/4 b", "~/.config/pip/pip.conf [global] cache-dir")
     home.write("venv/pip.conf", PIP.format("/5"))
     env["VIRTUAL_ENV"] = f"{home.path}/venv"
-    assert home.place("pip", env) == ("/5", "~/venv/pip.conf")
+    assert home.place("pip", env) == ("/5", "~/venv/pip.conf [global] cache-dir")
     home.write("special.conf", PIP.format("/6"))
     env["PIP_CONFIG_FILE"] = f"{home.path}/special.conf"
-    assert home.place("pip", env) == ("/6", "~/special.conf")
+    assert home.place("pip", env) == ("/6", "~/special.conf [global] cache-dir")
 
 
 def test_pip_with_a_configuration_file_of_its_own_ignores_the_users(home: Home) -> None:
@@ -261,7 +263,7 @@ def test_pip_conf_has_many_forms(home: Home) -> None:
 def test_a_cache_that_is_switched_off_says_so(home: Home) -> None:
     """PIP_NO_CACHE_DIR or no-cache-dir leaves the place and adds a caveat; a false word does not."""
     home.write(".config/pip/pip.conf", "[global]\nno-cache-dir = true\n")
-    assert "~/.config/pip/pip.conf switches this cache off" in home.resolve()["pip"].caveats
+    assert "~/.config/pip/pip.conf [global] no-cache-dir switches this cache off" in home.resolve()["pip"].caveats
     assert "PIP_NO_CACHE_DIR switches this cache off" in home.resolve({"PIP_NO_CACHE_DIR": "1"})["pip"].caveats
     assert not any("switches" in caveat for caveat in home.resolve({"UV_NO_CACHE": "0"})["uv-cache"].caveats)
 
@@ -269,9 +271,9 @@ def test_a_cache_that_is_switched_off_says_so(home: Home) -> None:
 def test_uv_reads_its_configuration(home: Home) -> None:
     """uv.toml beats XDG; UV_CONFIG_FILE beats it; UV_NO_CONFIG puts it aside; `~` is no home for uv."""
     home.write("/etc/uv/uv.toml", 'cache-dir = "/etc-wide"')
-    assert home.place("uv-cache") == ("/etc-wide", "/etc/uv/uv.toml")
+    assert home.place("uv-cache") == ("/etc-wide", "/etc/uv/uv.toml cache-dir")
     home.write(".config/uv/uv.toml", 'cache-dir = "/data1/uv"')
-    assert home.place("uv-cache", {"XDG_CACHE_HOME": "/xc"}) == ("/data1/uv", "~/.config/uv/uv.toml")
+    assert home.place("uv-cache", {"XDG_CACHE_HOME": "/xc"}) == ("/data1/uv", "~/.config/uv/uv.toml cache-dir")
     assert home.place("uv-cache", {"UV_NO_CONFIG": "1"})[1] == "default"
     home.write("other.toml", 'cache-dir = "/other"')
     assert home.place("uv-cache", {"UV_CONFIG_FILE": f"{home.path}/other.toml"})[0] == "/other"
@@ -331,8 +333,8 @@ def test_condarc_lists_give_several_caches(home: Home) -> None:
     assert pkgs == ["/first", "/second", "/data1/a", f"{home.path}/b c", "/big/c"]
     envs = {name: (cache.path, cache.rule) for name, cache in caches.items() if name.startswith("conda-envs")}
     assert envs == {
-        "conda-envs": ("/data1/envs", "~/.condarc"),
-        "conda-envs-2": ("/data2/envs", "~/.condarc"),
+        "conda-envs": ("/data1/envs", "~/.condarc envs_dirs"),
+        "conda-envs-2": ("/data2/envs", "~/.condarc envs_dirs"),
         "conda-envs-3": (f"{home.path}/miniforge3/envs", "default"),
     }
     assert caches["conda-envs-2"].title == "conda environments 2"
@@ -377,24 +379,43 @@ def test_the_installations_of_conda(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "text", "place"),
+    ("name", "file", "text", "place", "shown"),
     [
-        ("poetry", ".config/pypoetry/config.toml", 'cache-dir = "/f"\n[virtualenvs]\npath = "/v"\n', "/f"),
-        ("bun", ".bunfig.toml", '[install.cache]\ndir = "~/b"\n', "~/b"),
-        ("yarn1", ".yarnrc", '# x\ncache-folder "/f"\n', "/f"),
-        ("yarn-berry", ".yarnrc.yml", 'nodeLinker: pnp\n\nglobalFolder: "/f"\n', "/f"),
-        ("pnpm-store", ".config/pnpm/rc", "store-dir=/f\n", "/f"),
-        ("go-build", ".config/go/env", "GOCACHE=/f\nGOMODCACHE=/m\n", "/f"),
-        ("go-mod", ".config/go/env", "GOCACHE=/f\nGOMODCACHE=/m\n", "/m"),
-        ("go-mod", ".config/go/env", "GOPATH=/g\n", "/g/pkg/mod"),
-        ("ccache", ".config/ccache/ccache.conf", "max_size = 5G\ncache_dir = $BIG/cc\n", "/big/cc"),
-        ("cargo-target", ".cargo/config.toml", '[build]\ntarget-dir = "/t"\n', "/t"),
+        ("poetry", ".config/pypoetry/config.toml", 'cache-dir = "/f"\n[virtualenvs]\npath = "/v"\n', "/f", "cache-dir"),
+        ("poetry-virtualenvs", ".config/pypoetry/config.toml", 'cache-dir = "/f"\n[virtualenvs]\npath = "/v"\n', "/v",
+         "[virtualenvs] path"),
+        ("poetry-virtualenvs", ".config/pypoetry/config.toml", 'cache-dir = "~/f"\n', "~/f/virtualenvs", "cache-dir"),
+        ("bun", ".bunfig.toml", '[install.cache]\ndir = "~/b"\n', "~/b", "[install.cache] dir"),
+        ("bun", ".bunfig.toml", '[install]\ncache = "/b"\n', "/b", "[install] cache"),
+        ("yarn1", ".yarnrc", '# x\ncache-folder "/f"\n', "/f", "cache-folder"),
+        ("yarn1", ".yarnrc", 'cache-folder "./f"\n', "~/f", "cache-folder"),
+        ("yarn1", ".npmrc", "cache-folder=/f\n", "/f", "cache-folder"),
+        ("yarn-berry", ".yarnrc.yml", 'nodeLinker: pnp\n\nglobalFolder: "/f"\n', "/f", "globalFolder"),
+        ("yarn-berry", ".yarnrc.yml", "globalFolder: ./f\n", "~/f", "globalFolder"),
+        ("pnpm-store", ".config/pnpm/rc", "store-dir=/f\n", "/f", "store-dir"),
+        ("pnpm-store", ".config/pnpm/config.yaml", "storeDir: ~/f\n", "~/f", "storeDir"),
+        ("go-build", ".config/go/env", "GOCACHE=/f\nGOMODCACHE=/m\n", "/f", "GOCACHE"),
+        ("go-mod", ".config/go/env", "GOCACHE=/f\nGOMODCACHE=/m\n", "/m", "GOMODCACHE"),
+        ("go-mod", ".config/go/env", "GOPATH=/g:/h\n", "/g/pkg/mod", "GOPATH"),
+        ("ccache", ".config/ccache/ccache.conf", "max_size = 5G\ncache_dir = $BIG/cc\n", "/big/cc", "cache_dir"),
+        ("cargo-target", ".cargo/config.toml", '[build]\ntarget-dir = "/t"\n', "/t", "[build] target-dir"),
+        ("sccache", ".config/sccache/config", '[cache.disk]\ndir = "/s"\n', "/s", "[cache.disk] dir"),
+        ("maven", ".m2/settings.xml", "<settings>\n<localRepository>\n${user.home}/r p\n</localRepository></settings>", "~/r p",
+         "<localRepository>"),
+        ("maven", ".m2/settings.xml", "<!-- <localRepository>/no</localRepository> --><localRepository>${env.BIG}/a&amp;b"
+         "</localRepository>", "/big/a&b", "<localRepository>"),
+        ("podman", ".config/containers/storage.conf", '[storage]\ngraphroot = "$HOME/g"\n', "~/g", "[storage] graphroot"),
+        ("docker-rootless", ".config/docker/daemon.json", '{"data-root": "/d"}', "/d", "data-root"),
+        ("ultralytics-data-datasets", ".config/Ultralytics/settings.json", '{"datasets_dir": "/d", "runs_dir": 1}', "/d",
+         "datasets_dir"),
     ],
-)
-def test_other_tools_files(home: Home, name: str, file: str, text: str, place: str) -> None:
+)  # fmt: skip
+def test_other_tools_files(home: Home, name: str, file: str, text: str, place: str, shown: str) -> None:
     """A key in the tool's own file beats XDG and default, and the rule names the file."""
     home.write(file, text)
-    assert home.place(name, {"XDG_CACHE_HOME": "/xc", "XDG_DATA_HOME": "/xd", "BIG": "/big"}) == (place, f"~/{file}")
+    assert home.place(name, {"XDG_CACHE_HOME": "/xc", "XDG_DATA_HOME": "/xd", "BIG": "/big"}) == (
+        place, f"~/{file} {shown}",
+    )  # fmt: skip
 
 
 def test_old_places_that_exist_win(home: Home) -> None:
