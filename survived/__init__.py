@@ -14,20 +14,23 @@ A walk through the house; data flows one way, what must last is kept in the stor
     tell      notices through Apprise in a child process, the control socket, status, systemd
 
     store     on the data disk: marker, trees, staging, and the SQLite journal, history and outbox
+    offline   bundles: packed where there is network, verified, unpacked and installed where there is none
 
     machine   one user's settings, paths, caches and stores together, for the daemon and survivectl alike
     readings  its caches, read again by what is known of them
     levels    how full the watched filesystems are and were: gauges, rates, samples;  growth  inotify's wake-up
     errands   relocate, restore, recover, by id or path: what the plan or a person asks for
     guard     looks at our links every few seconds;  orphans  trees that lost theirs;  standins  until a disk is back
+    purges    emptying a cache by its tool's own command;  deeds  what the daemon does besides relocating
     records   what all journals say, and what is remembered at home of a disk that is away
-    worker    the one thread that measures and moves;  requests  what the control socket can be asked;  post  sending
+    worker    the one thread that measures and moves;  requests  what the control socket can be asked
+    post      from events to notices in the outbox;  postman  from there to who is told
     troubles  what is wrong now, and what failed;  signals  SIGTERM and SIGHUP as flags
     daemon    the loop over all of it;  storekeeper  its stores: opened as disks come, closed as they go, recovered
     ctl       is `survivectl`, one file for a group of verbs
 
 Who may import whom is a table in `tests/unit/test_layers.py`, and so are the single users of pydantic, psutil,
-pyinotify, sqlite3, apprise, ctypes and os.rename.
+pyinotify, sqlite3, apprise, Pillow, ctypes and os.rename.
 
 What always holds:
 

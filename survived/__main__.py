@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from survived import __version__
 from survived.ctl.main import Parser, open_standard_descriptors
 from survived.errors import SurvivedError
-from survived.tell import sd
+from survived.events import Event, about
+from survived.tell.logbook import setup_logging
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="look once, act if needed, and end; 4 if the pressure remains")
     parser.add_argument("--dry-run", action="store_true", help="say what would be moved, and change nothing")
     parser.add_argument("--version", action="version", version=f"survived {__version__}")
-    sd.setup_logging(os.environ, logging.INFO)
+    setup_logging(os.environ, logging.INFO)
     try:
         args = parser.parse_args(argv)
         if args.config is not None:
@@ -40,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.chdir("/")  # a working directory would keep its disk from being unmounted, and may go away
         return _run(args)
     except SurvivedError as error:
-        log.error("%s", error)  # noqa: TRY400  a sentence, no traceback
+        log.error("%s", error, extra=about(Event.START_FAILED, error=error.message))  # noqa: TRY400  a sentence, no traceback
         return error.exit_code
     except OSError as error:
         place = f" '{os.fsdecode(error.filename)}'" if error.filename is not None else ""
-        log.error("Cannot start%s: %s. Nothing was changed.", place, (error.strerror or str(error)).lower())  # noqa: TRY400
+        why = (error.strerror or str(error)).lower()
+        log.error("Cannot start%s: %s. Nothing was changed.", place, why, extra=about(Event.START_FAILED, error=why))  # noqa: TRY400
         return SurvivedError.exit_code
 
 
@@ -53,7 +55,8 @@ def _run(args: argparse.Namespace) -> int:
     from survived.daemon import Daemon
 
     machine = local.open_machine(args)
-    log.info("survived %s watches %s", __version__, ", ".join(fs.mount for fs in machine.read_filesystems()))
+    mounts = ", ".join(fs.mount for fs in machine.read_filesystems())
+    log.info("survived %s watches %s", __version__, mounts, extra=about(Event.STARTED, version=__version__, mount=mounts))
     return Daemon(machine, lambda: local.load(args, machine.paths), os.environ, dry_run=args.dry_run, once=args.once).run()
 
 

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from survived import errands
 from survived.decide import policy
+from survived.deeds import Deeds
 from survived.errors import Refused, Stopped, SurvivedError
+from survived.events import Event, about
 from survived.growth import Growth
 from survived.guard import Guard
 from survived.levels import Levels, minute_of_day
 from survived.lookout import Lookout
+from survived.meters import Meters
+from survived.mirrorwatch import MirrorWatch
 from survived.model import Filesystem, Move, Observation, Operation, Plan, Pressure, Reason, Stage
 from survived.post import Post
 from survived.requests import Requests
@@ -58,17 +62,18 @@ class Daemon:
         self.selector = selectors.DefaultSelector()
         self.worker = Worker()
         self.post = Post(machine, self.selector)
-        self.requests, self.guard, self.storekeeper = Requests(self), Guard(self), Storekeeper(self)
+        self.requests, self.guard, self.storekeeper, self.deeds = Requests(self), Guard(self), Storekeeper(self), Deeds(self)
         self.control = ControlServer(str(machine.paths.socket), self.requests.handle, machine.uid)
         self.levels = Levels(machine)
         self.growth = Growth(machine.settings.watch.max_watches, self.selector, self.levels, self._woken)
         self.observation: Observation | None = None
         self.plan = Plan((), ())
-        self.failures, self.troubles = Failures(), Troubles()
+        self.failures, self.troubles, self.meters = Failures(), Troubles(), Meters(machine)
         self.paused_until: float | None = None
-        self._measure_at = self._cooldown_until = self._thin_at = 0.0
+        self._measure_at = self.cooldown_until = self._thin_at = 0.0
         self._measured_seconds = 0.0
         self.signals = Signals()
+        self._mirrors = MirrorWatch(self, env, self.since)
         self._lookout = Lookout(machine.paths.config_file, env, self.since)
         self._before: Filesystem | None = None
         self._told_line = ""
@@ -110,9 +115,14 @@ class Daemon:
             self.guard.tick(now)
             self._decide(now)
             self.post.tick(now)
+            if not self.dry_run and not self.once:
+                self.post.beat(is_well=not self.troubles.texts() and self.levels.worst() is not Pressure.FLOOD)
             self.control.expire(time.monotonic())
             if not self.dry_run and not self.once:
                 self._lookout.tick(now)
+                self._mirrors.tick(now)
+                self.meters.tick(self.requests.do_status)
+                self.troubles.set("metrics", self.meters.trouble)
             if (line := self.status_line()) != self._told_line:
                 self._told_line = line
                 sd.status(line)
@@ -132,6 +142,7 @@ class Daemon:
         first = next(iter(self.machine.open.values()), None)
         if first is not None and self.worker.is_idle:
             with contextlib.suppress(SurvivedError):
+                self.levels.recall(first.database, now)
                 for sample in samples:
                     history.record(first.database, sample)
                 if now >= self._thin_at:
@@ -159,11 +170,16 @@ class Daemon:
                 self.post.observed(seen, self.levels.pressures(), self.plan, now)
             self.requests.start_next()
         flood = self.levels.worst() is Pressure.FLOOD
-        if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= self._cooldown_until):
+        not_before = max(self.cooldown_until, self.deeds.not_before(now))
+        if self.plan.moves and self.worker.is_idle and (flood or self.once or now >= not_before):
             if self.dry_run:
-                self._say_moves()
+                self.deeds.say_moves()
+            elif self.plan.moves[0].command is not None:
+                self.deeds.start_purge(self.plan.moves[0])
             else:
                 self._start_move(self.plan.moves[0])
+        elif not self.dry_run and not self.plan.moves and self.worker.is_idle and now >= self.cooldown_until:
+            self.deeds.relieve(seen, now)
 
     def _make_plan(self, measured: Observation, now: float) -> Observation:
         """Plan on what was measured and on what is cheap to know now; return both as one observation."""
@@ -185,7 +201,7 @@ class Daemon:
         began, changed = time.monotonic(), self.growth.take_changed()
 
         def look(task: Task) -> Observation:
-            return self.machine.observe(last, stop=task.stop.is_set, stores=stores, changed=changed)
+            return self.machine.observe(last, stop=task.stop.is_set, stores=stores, changed=changed, together=True)
 
         def measured(result: Any, error: SurvivedError | None) -> None:
             self._measured_seconds = time.monotonic() - began
@@ -213,16 +229,11 @@ class Daemon:
 
     # ---- act ------------------------------------------------------------------------------------------------------
 
-    def _say_moves(self) -> None:
-        for move in self.plan.moves:
-            log.info("Would move '%s': %s", move.source, move.why)
-        self.plan = replace(self.plan, moves=())
-        self._cooldown_until = time.time() + 3600.0
-
     def _start_move(self, move: Move) -> None:
         cache = next(cache for cache in self.machine.known_caches() if cache.path == move.source)
         disk = os.path.dirname(move.store_path)
-        log.info("Moving '%s' (%s) to '%s': %s", move.source, print_bytes(move.size_bytes), disk, move.why)
+        extra = about(Event.MOVE_BEGUN, cache=move.cache_id, path=move.source, target=disk, size_bytes=move.size_bytes)
+        log.info("Moving '%s' (%s) to '%s': %s", move.source, print_bytes(move.size_bytes), disk, move.why, extra=extra)
 
         def work(task: Task) -> Operation:
             return errands.relocate(self.machine, cache, task, to=disk, asked=False)
@@ -241,15 +252,16 @@ class Daemon:
         """Note and tell what came of a job that acted; the next tick observes again."""
         now = time.time()
         self._measure_at = 0.0
+        self.meters.moved(done, error)
         self.storekeeper.look_again()
-        self._cooldown_until = now + self.machine.rules.cooldown_seconds
+        self.cooldown_until = now + self.machine.rules.cooldown_seconds
         if done is not None:
             freed = f"freed {print_bytes(done.freed_bytes)}." if done.stage is Stage.DONE else done.note
-            log.info("%s; %s", errands.describe(done), freed)
+            log.info("%s; %s", errands.describe(done), freed, extra=errands.about_move(done, self._before))
             self.failures.forget(source)
             self.post.moved(done, self._before, self.machine.filesystem_of(source), now)
         elif error is not None and not isinstance(error, Stopped):
-            self.failures.note(source, error.message, now)
+            self.failures.note(source, error.message, now, cache_id)
             if not (isinstance(error, Refused) and error.reason in _PASSING):
                 self.post.failed(cache_id, source, error.message, now)
 
@@ -258,7 +270,8 @@ class Daemon:
         if done is not None:
             self.moved(cache_id, source, done, None)
         elif error is not None:
-            log.warning("%s", error.message)
+            self.meters.moved(None, error)
+            log.warning("%s", error.message, extra=about(Event.MOVE_FAILED, cache=cache_id, path=source, error=error.message))
         self._measure_at = 0.0
 
     def reload(self) -> None:
@@ -272,7 +285,7 @@ class Daemon:
             self.storekeeper.look_again()
             self.guard.look_again()
             self.troubles.set("config", None)
-            log.info("The configuration was read again.")
+            log.info("The configuration was read again.", extra=about(Event.CONFIG_READ))
         except SurvivedError as error:
             self.troubles.set("config", f"The old configuration stays in use: {error}")
             self.post.trouble("The new configuration cannot be used", f"{error} The old one stays in use.", time.time())
@@ -302,7 +315,7 @@ class Daemon:
             self._measure_at - now,
         ]
         if self.plan.moves:
-            waits.append(self._cooldown_until - now)
+            waits.append(max(self.cooldown_until, self.deeds.not_before(now)) - now)
         if self.worker.job is not None:
             waits.append(1.0)
         return max(0.05, min(waits))
@@ -327,8 +340,10 @@ class Daemon:
         self.growth.close()
         self.post.close()
         self._lookout.close()
+        self._mirrors.close()
+        self.meters.close()
         if not ended:
-            log.warning("Stopped in the middle of a copy; it is undone at the next start.")
+            log.warning("Stopped in the middle of a copy; it is undone at the next start.", extra=about(Event.STOPPED_MIDWAY))
             os._exit(0)  # the worker sits in a system call
         self.worker.collect()
         self.machine.close()

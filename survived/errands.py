@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import time
 from typing import TYPE_CHECKING
@@ -16,19 +17,26 @@ from survived.act import rebuild as rebuild_from
 from survived.act import recover as recovery
 from survived.act import relocate as engine
 from survived.act.attempt import check_unfinished, said
-from survived.act.survey import check_source
+from survived.act.survey import check_for_root, check_source
 from survived.act.transfer import Care
 from survived.decide.housing import find_store
+from survived.decide.reasons import WORTH
+from survived.decide.together import partner_stores
 from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError
+from survived.events import Event, about
 from survived.model import Cache, CacheReading, CacheState, Kind, Operation, Reason, Relocation, StoreReading, TreeSize, Verb
+from survived.observe.disks import is_below
 from survived.observe.tree import measure_tree
 from survived.settings.catalog import wrong_level
+from survived.settings.globs import find_excluding
+from survived.store.edits import EditJournal
 from survived.units import print_bytes, sentence
 
 if TYPE_CHECKING:
     from survived.act.rebuild import Found
     from survived.act.task import Task
-    from survived.machine import Machine
+    from survived.machine import Machine, OpenStore
+    from survived.model import Filesystem
 
 _NO_DEVICE = -1
 _ASKED_SETTLE_SECONDS = 2.0
@@ -89,6 +97,9 @@ def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = Non
         size = measure_tree(cache.path, stop=task.stop.is_set)
     except (FileNotFoundError, NotADirectoryError):
         size = TreeSize()  # the engine's own check says what is wrong with it
+    task.advice = growth_advice(cache, size) or ""
+    if task.advice and not asked and cache.move is not True:  # linked to since it was measured for the plan
+        raise Refused(Reason.GROWS_LATER, f"Cannot move '{cache.path}': {task.advice} Nothing was changed.")
     readings = machine.read_stores()
     machine.open_stores(readings)
     reading = _choose_store(machine, cache, cache.path, size, readings, to)
@@ -107,7 +118,13 @@ def relocate(machine: Machine, cache: Cache, task: Task, *, to: str | None = Non
 
 
 def _check_place(machine: Machine, cache: Cache, *, asked: bool) -> None:
-    """Refuse a level at which a link breaks its tool, unless there was one already, and a stand-in, which goes by itself."""
+    """
+    Refuse what its user wants left alone, also by hand, a level at which a link breaks its tool, unless there was one already,
+    and a stand-in, which goes by itself.
+    """
+    _check_word(machine, cache, Verb.RELOCATE)
+    if machine.uid == 0 and all(known.path != cache.path for known in machine.caches):
+        check_for_root(cache.path, home=machine.home)
     level = wrong_level(cache.path, machine.caches)
     if level is not None and level.breaks and all(item.source != cache.path for _, item in machine.relocations()):
         raise Refused(
@@ -117,6 +134,36 @@ def _check_place(machine: Machine, cache: Cache, *, asked: bool) -> None:
     if asked and any(item.source == cache.path for item in machine.records.standins()):
         why = "it is a stand-in, and is merged with what it stands for when that data disk is back"
         raise Refused(Reason.UNSETTLED, f"Cannot move '{cache.path}': {why}. Nothing was changed.")
+
+
+def growth_advice(cache: Cache, size: TreeSize) -> str | None:
+    """Return what it means to move a cache, all the same, that others link to; None if there is nothing to say."""
+    linked = size.size_bytes - size.reclaimable_bytes
+    if not cache.shares_links_with or cache.kind is not Kind.CACHE or linked < max(1, size.size_bytes * WORTH):
+        return None
+    others, much = ", ".join(cache.shares_links_with), f"{print_bytes(linked)} of {print_bytes(size.size_bytes)}"
+    return (
+        f"{much} in '{cache.path}' are hard-linked from elsewhere ({others}): moving "
+        f"frees {print_bytes(size.reclaimable_bytes)}, and what is made from it on its old disk later takes full copies. "
+        "What is moved after it to the same data disk is linked to it there."
+    )
+
+
+def _check_word(machine: Machine, cache: Cache, verb: Verb) -> None:
+    """Refuse what a pin or [move] exclude keeps where it is, or has such a thing in it."""
+    patterns = machine.settings.move.exclude
+    why = cache.pinned
+    if why is None and (pattern := find_excluding(cache.path, patterns)) is not None:
+        why = f"'{pattern}' in [move] exclude"
+    if why is None:
+        pinned = [other for other in machine.caches if other.pinned is not None and is_below(other.path, cache.path)]
+        why = next((f"'{other.path}' in it is kept by {other.pinned}" for other in pinned if os.path.lexists(other.path)), None)
+    if why is not None:
+        doing = "move" if verb is Verb.RELOCATE else verb
+        raise Refused(
+            Reason.PINNED, f"Cannot {doing} '{cache.path}': it is never moved: {why}. Nothing was changed.",
+            "Who wants it moved changes the configuration first, and then: survivectl reload",
+        )  # fmt: skip
 
 
 def advice(machine: Machine, cache: Cache) -> str | None:
@@ -149,7 +196,8 @@ def _choose_store(
         device: int | None = os.lstat(tree).st_dev
     except OSError:
         device = None
-    chosen = find_store(CacheReading(cache, 0.0, CacheState.HOME, size, device), readings, machine.rules)
+    near = partner_stores(CacheReading(cache, 0.0, CacheState.HOME), _partners(machine))
+    chosen = find_store(CacheReading(cache, 0.0, CacheState.HOME, size, device), readings, machine.rules, near=near)
     if chosen is not None:
         return chosen
     why = (
@@ -164,6 +212,16 @@ def _choose_store(
     )
 
 
+def _partners(machine: Machine) -> tuple[CacheReading, ...]:
+    """Return what is relocated, as readings that know only where it is."""
+    known = {cache.path: cache for cache in machine.caches}
+    return tuple(
+        CacheReading(known[item.source], 0.0, CacheState.RELOCATED, target=item.target)
+        for _, item in machine.relocations()
+        if item.source in known
+    )
+
+
 def restore(machine: Machine, store_path: str, item: Relocation, task: Task, *, forced: bool = False) -> Operation:
     """Bring one relocated path home."""
     ends, size = _reach(machine, store_path, item, Verb.RESTORE, task)
@@ -173,6 +231,7 @@ def restore(machine: Machine, store_path: str, item: Relocation, task: Task, *, 
 
 def rehome(machine: Machine, store_path: str, item: Relocation, task: Task, *, to: str | None = None) -> Operation:
     """Move one relocated path to another data disk: the one that `to` names, else the one with most room."""
+    _check_word(machine, find_cache(machine, item.source), Verb.REHOME)
     origin, size = _reach(machine, store_path, item, Verb.REHOME, task)
     readings = machine.read_stores()
     machine.open_stores(readings)
@@ -195,7 +254,20 @@ def _reach(machine: Machine, store_path: str, item: Relocation, verb: Verb, task
     except (FileNotFoundError, NotADirectoryError):
         size = TreeSize()  # the engine's own check says what is wrong with it
     _check_unfinished(machine, item.source, verb)
+    _check_redirected(opened, item, verb)
     return machine.ends(opened), size
+
+
+def _check_redirected(opened: OpenStore, item: Relocation, verb: Verb) -> None:
+    """Refuse to take a tree away from under a tool whose settings name it: it would make it anew there."""
+    place = re.compile(rf"/{re.escape(opened.store.relative(item.target))}(?![^/'\"\s])")
+    for record in EditJournal(opened.database).open():
+        if place.search(str(record.value)):
+            tool = record.owner.partition(" ")[2]
+            raise Refused(
+                Reason.BUSY, f"Cannot {verb} '{item.source}': {tool} is redirected to its tree. Nothing was changed.",
+                f"Take that back first: survivectl redirect undo {tool}",
+            )  # fmt: skip
 
 
 def _check_unfinished(machine: Machine, source: str, verb: Verb) -> None:
@@ -222,6 +294,10 @@ def recover(machine: Machine, task: Task | None = None) -> tuple[list[Operation]
             ) from error
         ended += done
         puzzles += asked
+        if (journal := EditJournal(opened.database)).unfinished():
+            from survived.act import undoing  # with all formats, which nobody needs on a quiet day
+
+            undoing.recover(journal, time.time(), machine.ballast)
     return ended, puzzles
 
 
@@ -253,3 +329,17 @@ def describe(operation: Operation) -> str:
     """Return one sentence about an ended operation."""
     verb = "restored from" if operation.verb is Verb.RESTORE else "relocated to"
     return f"'{operation.source}' {verb} '{operation.target}' ({print_bytes(operation.size_bytes)})"
+
+
+def about_move(operation: Operation, before: Filesystem | None) -> dict[str, object]:
+    """Return what the log says of an ended operation beside the sentence; `before`: the filesystem of its source."""
+    return about(
+        Event.MOVE_DONE,
+        cache=operation.cache_id,
+        path=operation.source,
+        target=operation.target,
+        verb=operation.verb,
+        size_bytes=operation.size_bytes,
+        freed_bytes=operation.freed_bytes,
+        mount=before.mount if before is not None else None,
+    )

@@ -29,6 +29,21 @@ class Quota:
     inodes_until: int = 0
     is_enforced: bool = True  # else it is only counted
 
+    @property
+    def left_bytes(self) -> int | None:
+        """What may still be written; None without a limit. A soft limit counts: what is above it is only lent."""
+        return _left(self.used_bytes, self.soft_bytes, self.hard_bytes) if self.is_enforced else None
+
+    @property
+    def left_inodes(self) -> int | None:
+        """How many files may still be made; None without a limit."""
+        return _left(self.used_inodes, self.soft_inodes, self.hard_inodes) if self.is_enforced else None
+
+
+def _left(used: int, soft: int, hard: int) -> int | None:
+    limits = [limit for limit in (soft, hard) if limit > 0]
+    return max(0, min(limits) - used) if limits else None
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
@@ -39,6 +54,31 @@ class Disk:
     available_bytes: int
     inodes_used: int
     inodes_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """
+    Trees on one filesystem that share inodes with each other, in the order in which they are best moved.
+
+    `size_bytes` counts each inode once. `freed_bytes`: what has come back after the first went, the first two, and so on.
+    """
+
+    paths: tuple[str, ...]
+    size_bytes: int
+    freed_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What is to go from one data disk to the store of another, and why."""
+
+    cache_id: str
+    source: str
+    target: str
+    store_path: str
+    size_bytes: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from survived import standins
 from survived.decide import guardian
 from survived.errors import Refused, Stopped, SurvivedError
+from survived.events import Event, about
 from survived.model import LinkReading, LinkState, Reason, Standin
 from survived.worker import Job
 
@@ -89,7 +90,9 @@ class Guard:
             store = next((path for path in self._daemon.machine.open if reading.item.target.startswith(f"{path}/")), None)
             if store is not None and guardian.is_void(reading):
                 self._daemon.machine.open[store].journal.forget(reading.item.target)
-                log.info("'%s' and its tree '%s' are both gone: it is forgotten.", reading.item.source, reading.item.target)
+                item = reading.item
+                extra = about(Event.LINK_FORGOTTEN, cache=item.cache_id, path=item.source, target=item.target)
+                log.info("'%s' and its tree '%s' are both gone: it is forgotten.", item.source, item.target, extra=extra)
 
     # ---- stand-ins --------------------------------------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class Guard:
         self.look_again()
         if error is not None:
             if not isinstance(error, Stopped):
-                daemon.failures.note(standin.source, error.message, now)
+                daemon.failures.note(standin.source, error.message, now, standin.cache_id)
                 if not (isinstance(error, Refused) and error.reason in (Reason.BUSY, Reason.UNSETTLED, Reason.NO_STORE)):
                     daemon.post.trouble("A stand-in cannot be merged", f"{error} It is tried again.", now)
         elif done is not None and done["how"] == "held":
@@ -124,7 +127,8 @@ class Guard:
             daemon.failures.forget(standin.source)
             self._held.pop(standin.source, None)
             daemon.measure_soon()
-            log.info("The stand-in of '%s' is gone, and its link %s.", standin.source, done["how"])
+            extra = about(Event.STANDIN_MERGED, cache=standin.cache_id, path=standin.source)
+            log.info("The stand-in of '%s' is gone, and its link %s.", standin.source, done["how"], extra=extra)
             if done["how"] == "merged":
                 kept = [item["path"] for item in done["kept"]]
                 daemon.post.merged(standin.cache_id, standin.source, done["target"], kept, now)

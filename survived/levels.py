@@ -6,22 +6,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from survived.decide import forecast
 from survived.decide.pressure import check_marks, dwell_left, step_filesystem, worst
+from survived.events import Event, about
 from survived.model import Filesystem, Gauge, Pressure, Rules, Sample
+from survived.store import history
 from survived.units import print_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from survived.machine import Machine
+    from survived.store.database import Database
 
 log = logging.getLogger(__name__)
 _SAMPLE_SECONDS = 30.0
-_SAMPLES = 720  # six hours
+_SAMPLES = 720  # of them are a week once they are thinned
+_WEEK = 7 * 86400.0
+_POINT = 0.01
 
 
 def minute_of_day(now: float) -> int:
@@ -38,11 +42,17 @@ class Levels:
         self.filesystems: tuple[Filesystem, ...] = ()
         self.gauges: dict[str, tuple[Gauge, Gauge]] = {}
         self.troubles: dict[str, str] = {}  # marks that make no sense on a filesystem, by mount
+        self._least: dict[str, float] = {}  # the lowest usage since there was a reason to measure
         self._rates: dict[str, forecast.Rate] = {}
-        self._samples: dict[str, deque[Sample]] = {}
+        self._samples: dict[str, list[Sample]] = {}
+        self._is_recalled = False
 
     def read(self, rules: Rules, now: float) -> tuple[bool, list[Sample]]:
-        """Read once; return whether a pressure changed, and the samples that are worth keeping."""
+        """
+        Read once; return whether there is a reason to measure, and the samples that are worth keeping.
+
+        The reasons are another pressure, and a point more under it: a notice of either names what grew.
+        """
         self.filesystems = self._machine.read_filesystems()
         mono, changed, fresh = time.monotonic(), False, []
         troubles = {fs.mount: check_marks(fs, rules) for fs in self.filesystems}
@@ -51,13 +61,19 @@ class Levels:
             before = self.gauges.get(fs.mount, (Gauge(), Gauge()))
             after = self.gauges[fs.mount] = step_filesystem(before, fs, rules, mono)
             if worst(before) is not worst(after):
-                log.info("%s: pressure %s, at %s", fs.mount, worst(after), print_share(fs.usage))
+                extra = about(Event.PRESSURE, mount=fs.mount, pressure=worst(after), usage=round(fs.usage, 4))
+                log.info("%s: pressure %s, at %s", fs.mount, worst(after), print_share(fs.usage), extra=extra)
                 changed = True
+            least = self._least[fs.mount] = min(fs.usage, self._least.get(fs.mount, fs.usage))
+            if worst(after) is not Pressure.NORMAL and fs.usage >= least + _POINT:
+                changed, self._least[fs.mount] = True, fs.usage
             self._rates[fs.mount] = forecast.follow(self._rates.get(fs.mount), fs, mono)
-            samples = self._samples.setdefault(fs.mount, deque(maxlen=_SAMPLES))
+            samples = self._samples.setdefault(fs.mount, [])
             if not samples or now - samples[-1].time >= _SAMPLE_SECONDS:
                 samples.append(Sample(now, fs.mount, fs.used_bytes, fs.available_bytes, fs.inodes_used))
                 fresh.append(samples[-1])
+                if len(samples) > _SAMPLES:
+                    self._samples[fs.mount] = forecast.thin(samples, now)
         return changed, fresh
 
     def resume(self, episodes: Mapping[str, str]) -> None:
@@ -67,6 +83,17 @@ class Levels:
             if gauges is not None and worst(gauges) is Pressure.NORMAL:
                 begun = Gauge(Pressure.HIGH, time.monotonic())
                 self.gauges[mount] = (begun, gauges[1]) if quantity == "bytes" else (gauges[0], begun)
+
+    def recall(self, database: Database, now: float) -> None:
+        """Learn once what was before this process began, from the history of a store; SurvivedError if it cannot be read."""
+        if self._is_recalled:
+            return
+        for fs in self.filesystems:
+            ours = self._samples.get(fs.mount, [])
+            first = ours[0].time if ours else now
+            before = [sample for sample in history.since(database, fs.mount, now - _WEEK) if sample.time < first - _SAMPLE_SECONDS]
+            self._samples[fs.mount] = forecast.thin([*before, *ours], now)
+        self._is_recalled = True
 
     def pressures(self) -> dict[str, Pressure]:
         """Return the pressure of each filesystem."""
@@ -78,7 +105,7 @@ class Levels:
 
     def seconds_to_full(self, now: float) -> dict[str, float | None]:
         """Return the forecasts."""
-        return {fs.mount: forecast.seconds_to_full(list(self._samples.get(fs.mount, ())), now) for fs in self.filesystems}
+        return {fs.mount: forecast.seconds_to_full(self._samples.get(fs.mount, []), now) for fs in self.filesystems}
 
     def wait(self, rules: Rules) -> float:
         """Return how long to sleep before the next reading: a dwell that ends is a reason to look."""

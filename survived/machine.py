@@ -23,6 +23,7 @@ from survived.act.rebuild import set_aside
 from survived.act.relocate import Ends
 from survived.decide.quota import limit
 from survived.errors import Refused, SurvivedError
+from survived.events import Event, about
 from survived.findings import Speed
 from survived.model import Cache, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
 from survived.observe.disks import answers, find_data_disks, read_filesystem, watched_paths
@@ -32,7 +33,7 @@ from survived.observe.quota import read_quota
 from survived.readings import Readings
 from survived.records import Records
 from survived.settings.catalog import resolve_caches
-from survived.store import history, hogs, journal, known, layout, outbox
+from survived.store import edits, history, hogs, journal, known, layout, outbox
 from survived.store.database import Database
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from survived.settings.paths import Paths
 
 log = logging.getLogger(__name__)
-SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA, *hogs.SCHEMA, *known.SCHEMA)
+_RESOLVED_SECONDS = 60.0
+"""How long the caches' places count as known."""
+SCHEMA = (*journal.SCHEMA, *history.SCHEMA, *outbox.SCHEMA, *hogs.SCHEMA, *known.SCHEMA, *edits.SCHEMA)
 
 
 @dataclass(slots=True)
@@ -77,8 +80,15 @@ class Machine:
         """Take new settings whole; stores that are open stay open until `open_stores` sees that they are not wanted."""
         self.settings = settings
         self.rules = settings.rules()
-        self.caches: tuple[Cache, ...] = resolve_caches(self.env, self.home, settings.overrides())
+        self.resolve()
         self.ballast = Ballast(str(self.paths.state_dir), settings.move.ballast)
+
+    def resolve(self) -> None:
+        """Find the caches anew: tools' files change, and directories with a tag or behind a pattern come and go."""
+        self.caches: tuple[Cache, ...] = resolve_caches(
+            self.env, self.home, self.settings.overrides(), uid=self.uid, root_mode=self.paths.root_mode, search=self.settings.search(),
+        )  # fmt: skip
+        self._resolved = time.monotonic()
 
     # ---- disks ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +233,8 @@ class Machine:
         self.broken.pop(store.path, None)
         self.open[reading.path] = OpenStore(store, database, journal.Journal(database))
         if was_lost:  # seconds of Unix time: far above any number that was counted
-            log.warning("'%s/state.db' was lost; survivectl recover --rebuild makes it anew from trees and links.", store.path)
+            text = "'%s/state.db' was lost; survivectl recover --rebuild makes it anew from trees and links."
+            log.warning(text, store.path, extra=about(Event.STORE_LOST, path=store.path))
             self.open[reading.path].journal.begin_after(int(time.time()))
         if self.known.get(store.path) != store.id:
             self.known[store.path] = store.id
@@ -322,14 +333,18 @@ class Machine:
         stop: Callable[[], bool] | None = None,
         stores: tuple[StoreReading, ...] | None = None,
         changed: Collection[str] | None = (),
+        together: bool = False,
     ) -> Observation:
         """
         Read everything; caches at home are measured anew, those on a data disk once an hour.
 
         `stores` saves reading them twice. With a store open, trees are measured by what it knows of them and by `changed`,
         the folders that inotify told of; in full where somebody was writing when last seen, or if `changed` is None: not known.
-        Raises `Stopped` soon after `stop()` is true.
+        `together`: also which caches share inodes, for a plan. Raises `Stopped` soon after `stop()` is true.
         """
         now = time.time()
+        if time.monotonic() - self._resolved > _RESOLVED_SECONDS:
+            self.resolve()
         caches = self.readings.read(last, now, stop=stop, changed=changed)
-        return Observation(now, self.read_filesystems(), caches, stores if stores is not None else self.read_stores())
+        groups = self.readings.groups.measure(caches, stop) if together else ()
+        return Observation(now, self.read_filesystems(), caches, stores if stores is not None else self.read_stores(), groups)

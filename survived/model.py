@@ -18,10 +18,11 @@ from survived.terms import Pressure as Pressure
 from survived.terms import Reason as Reason
 from survived.terms import Stage as Stage
 from survived.terms import Standing as Standing
+from survived.terms import Topic as Topic
 from survived.terms import Verb as Verb
 
 if TYPE_CHECKING:
-    from survived.findings import Disk, Quota
+    from survived.findings import Disk, Group, Handover, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,9 @@ class Cache:
     shares_links_with: tuple[str, ...] = ()
     clean_command: str | None = None
     caveats: tuple[str, ...] = ()
+    clean_preview: str | None = None  # shows what `clean_command` would remove, and removes nothing
+    pinned: str | None = None  # the user's word that nobody moves it, not even by hand; why
+    purge_command: tuple[str, ...] | None = None  # the user's word that it is purged by this where it would be moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,7 @@ class Observation:
     filesystems: tuple[Filesystem, ...]
     caches: tuple[CacheReading, ...]
     stores: tuple[StoreReading, ...]
+    groups: tuple[Group, ...] = ()  # of caches that share inodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +208,13 @@ class Rules:
     min_size_bytes: int = 100 * 1024**2
     settle_seconds: float = 60.0
     budget_bytes: int | None = None  # what the movable caches of one filesystem may take together
+    data_high: Mark = field(default_factory=lambda: Mark(usage=0.95))  # from here on a data disk is to be relieved itself
     quiet_hours: tuple[tuple[int, int], ...] = ()  # minutes of the local day, from and to; nothing moves by itself then
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One item of a plan: relocate `source` into the store at `store_path`."""
+    """One item of a plan: relocate `source` into the store at `store_path`, or purge it by `command`."""
 
     cache_id: str
     source: str
@@ -216,6 +222,7 @@ class Move:
     size_bytes: int
     reclaimable_bytes: int
     why: str
+    command: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +251,7 @@ class Plan:
     moves: tuple[Move, ...]
     refusals: tuple[Refusal, ...]
     shares: tuple[Share, ...] = ()  # of the filesystems under pressure
+    handovers: tuple[Handover, ...] = ()  # from data disks that fill themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,10 +345,29 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A message to the user. `topic` names the kind of event (`pressure`, `relocated`, ...)."""
+    """
+    A message to the user. `topic` names the kind of event: a value of `Topic`.
+
+    `parts` are the lines of `body` by what they are about, in its order (`happened`, `did`, `left`, `grew`, `undo`), for
+    whoever lays them out; a command stands between U+E000 and U+E001 there. A letter of several has a `title` before each.
+    """
 
     topic: str
     level: Level
     title: str
     body: str
     time: float
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One notice that one destination has not got yet. `due_at` is the next try by backoff alone."""
+
+    number: int
+    destination: str
+    topic: str
+    level: Level
+    time: float
+    attempts: int = 0
+    due_at: float = 0.0

@@ -27,7 +27,7 @@ from survived.model import Orphan, Reason, Relocation, Stage, Standing, Verb
 from survived.observe.links import read_links, stand
 from survived.observe.tree import measure_tree
 from survived.observe.trees import read_unknown_trees, source_of
-from survived.store import sums
+from survived.store import kinship, sums
 from survived.tell.status import SCHEMA, path_fields
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def _forget(opened: OpenStore, target: str) -> None:
     opened.journal.forget(target)
     if (made := opened.journal.maker(target)) is not None:
         sums.remove(opened.store.fd, made.id)
+        kinship.remove(opened.store.fd, made.id)
 
 
 # ---- adopt ----------------------------------------------------------------------------------------------------------

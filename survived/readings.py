@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from survived.model import CacheState
 from survived.observe.caches import read_cache, read_caches
 from survived.observe.disks import is_below
+from survived.observe.groups import Groups
 from survived.store import known
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Readings:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._hints: set[str] = set()  # folders that changed, in trees that were not measured since
+        self.groups = Groups()
         self._known_in: str | None = None  # the store whose knowledge was used last; "" for none
 
     def read(

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from survived import errands, orphans, standins
+from survived import errands, orphans, purges, standins
 from survived.decide import guardian
 from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError, UsageError
 from survived.findings import Sizes
@@ -22,6 +22,7 @@ from survived.model import Observation, Operation, Stage, Verb
 from survived.store import hogs
 from survived.tell import status
 from survived.tell.control import BadParams, UnknownMethod
+from survived.tell.page import NARROWEST, WIDEST
 from survived.worker import Job
 
 if TYPE_CHECKING:
@@ -76,7 +77,11 @@ class Requests:
         doc = self.do_status()
         if as_json:
             return json.dumps(doc, ensure_ascii=False, indent=2)
-        return status.render(doc, width=max(60, min(120, width)), colour=colour)
+        return status.render(doc, width=max(NARROWEST, min(WIDEST, width)), colour=colour)
+
+    def do_status_short(self, style: str = "plain") -> dict[str, Any]:
+        """Return the status as a shell prompt or tmux shows it."""
+        return status.brief(self.do_status(), style)
 
     def do_relocate(self, what: str, to: str | None = None) -> dict[str, Any]:
         """Queue a relocation of a cache id or an absolute path."""
@@ -96,6 +101,13 @@ class Requests:
         machine = self._daemon.machine
         store, item = errands.find_relocation(machine, what, Verb.REHOME)
         return self._queue(item.cache_id, item.source, lambda task: errands.rehome(machine, store, item, task, to=to))
+
+    def do_purge(self, what: str) -> dict[str, Any]:
+        """Queue emptying a cache by its tool's own command."""
+        machine = self._daemon.machine
+        cache = errands.find_cache(machine, what)
+        purges.command_of(cache)
+        return self._queue(cache.id, cache.path, lambda task: purges.purge(machine, cache, task))
 
     def do_remove(self, what: list[str]) -> dict[str, Any]:
         """Queue removing trees that no link leads to."""
@@ -126,6 +138,18 @@ class Requests:
         self._daemon.guard.look_again()
         self._daemon.measure_soon()
         return answer
+
+    def do_redirect(
+        self, action: str, tool: str, move: bool = False, to: str | None = None, env: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Queue redirecting a tool, or taking that back; `env` are the caller's variables that say where tools look."""
+        from survived import redirects
+        from survived.settings.recipes import find_recipe
+
+        machine, name, env = self._daemon.machine, find_recipe(tool).name, env or {}
+        if action == "apply":
+            return self._queue(name, machine.home, lambda task: redirects.apply(machine, name, task, move=move, to=to, env=env))
+        return self._queue(name, machine.home, lambda task: redirects.undo(machine, name, task, env=env))
 
     def do_request(self, number: int, stop: bool = False) -> dict[str, Any]:
         """Return how a queued request stands; with `stop`, end it."""
@@ -186,6 +210,10 @@ class Requests:
         """Return how the last notices stand."""
         return {**self._daemon.post.summary(), "recent": self._daemon.post.recent()}
 
+    def do_metrics(self) -> dict[str, Any]:
+        """Return the page that Prometheus reads, as of now."""
+        return {"text": self._daemon.meters.text(self.do_status())}
+
     def _snapshot(self) -> status.Snapshot:
         """Return everything that the status document is made of."""
         daemon, now = self._daemon, time.time()
@@ -213,6 +241,23 @@ class Requests:
             plan=daemon.plan,
         )
 
+    def do_mirror_use(self, tool: str, url: str, env: dict[str, str]) -> dict[str, Any]:
+        """Queue leading a tool to the mirror at a URL; `env` is the asker's, as far as it tells where settings are."""
+        from survived import upstreams
+        from survived.mirrors import known, recipes
+
+        distribution, _ = recipes.read_distribution()
+        mirror = known.at(known.check_tool(tool), url, distribution)
+        return self._queue(f"mirror {tool}", self._daemon.machine.home, lambda _: upstreams.lead(self._daemon.machine, mirror, env))
+
+    def do_mirror_undo(self, tool: str) -> dict[str, Any]:
+        """Queue taking back where we led a tool to."""
+        from survived import upstreams
+        from survived.mirrors import known
+
+        known.check_tool(tool)
+        return self._queue(f"mirror {tool}", self._daemon.machine.home, lambda _: upstreams.take_back(self._daemon.machine, tool))
+
     # ---- the queue ------------------------------------------------------------------------------------------------
 
     def _queue(self, cache_id: str, source: str, run: Callable[[Task], Operation | dict[str, Any]]) -> dict[str, Any]:
@@ -238,6 +283,8 @@ class Requests:
         request.state, request.error = ("failed", error) if error is not None else ("done", None)
         if done is not None:
             request.result = done if isinstance(done, dict) else result_of(done)
+            if request.job is not None and request.job.task.advice:
+                request.result["advice"] = request.job.task.advice
         asked_to_stop = isinstance(error, Stopped)
         moved = done if isinstance(done, Operation) else None
         self._daemon.asked(request.cache_id, request.source, moved, None if asked_to_stop else error)

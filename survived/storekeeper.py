@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from survived import errands
 from survived.errors import Stopped, SurvivedError
+from survived.events import Event, about
 from survived.model import Stage
 from survived.worker import Job
 
@@ -99,7 +100,8 @@ class Storekeeper:
         ended, puzzles = result
         for operation in ended:
             if operation.stage in (Stage.DONE, Stage.UNDONE):
-                log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage)
+                extra = about(Event.RECOVERED, cache=operation.cache_id, path=operation.source, verb=operation.verb)
+                log.info("Recovered: the %s of '%s' is %s.", operation.verb, operation.source, operation.stage, extra=extra)
                 daemon.post.moved(operation, None, daemon.machine.filesystem_of(operation.source), time.time())
         daemon.troubles.set("recover", {puzzle.message: str(puzzle) for puzzle in puzzles})
         for puzzle in puzzles:

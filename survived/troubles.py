@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from survived.events import Event, about
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Troubles:
         kept = {key: text for key, text in self._texts.items() if key[0] != kind or key[1] in named}
         for name, text in named.items():
             if self._texts.get((kind, name)) != text:
-                log.warning("%s", text)
+                log.warning("%s", text, extra=about(Event.TROUBLE, topic=kind, error=text))
             kept[kind, name] = text
         self._texts = kept
 
@@ -43,13 +44,14 @@ class Failures:
     def __init__(self) -> None:
         self._failed: dict[str, tuple[str, float, float]] = {}  # source: what went wrong, until when, how long
 
-    def note(self, source: str, message: str, now: float) -> None:
+    def note(self, source: str, message: str, now: float, cache_id: str = "") -> None:
         """Remember a failure, and log it if it is another one than the last time."""
         before, _, waited = self._failed.get(source, ("", 0.0, 0.0))
         wait = min(_LONGEST_WAIT, max(_FIRST_WAIT, 2 * waited))
         self._failed[source] = (message, now + wait, wait)
         if message != before:
-            log.warning("%s Trying again in %s.", message, print_seconds(wait))
+            extra = about(Event.MOVE_FAILED, cache=cache_id, path=source, error=message)
+            log.warning("%s Trying again in %s.", message, print_seconds(wait), extra=extra)
 
     def forget(self, source: str) -> None:
         """A move succeeded."""

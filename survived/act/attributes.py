@@ -48,6 +48,17 @@ def give(source: int | str, copy: int | str, info: os.stat_result, *, strip: boo
     os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=follow)
 
 
+def has_same_xattrs(one: int, other: int) -> bool:
+    """Tell whether two open files have the same of those extended attributes that a copy keeps, ACLs among them."""
+    names = _list_kept(one)
+    if sorted(names) != sorted(_list_kept(other)):
+        return False
+    try:
+        return all(os.getxattr(one, name) == os.getxattr(other, name) for name in names)
+    except OSError:  # removed this moment
+        return False
+
+
 def drop_acls(fd: int) -> None:
     """Take away the ACLs that a directory got from the default ACL of its own folder, which would go on to all in it."""
     for name in _list_kept(fd):

@@ -18,6 +18,7 @@ from survived.model import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from survived.act.kin import Kin
     from survived.act.passes import Pass
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
@@ -31,6 +32,7 @@ class EntryCopy:
         self._source, self._tick = source, tick
         self._inherits = True  # what is made in the copy may get an ACL from its folder
         self.content = Content()
+        self.kin: Kin | None = None  # what was one inode with files that went before
 
     def copy_entry(self, source_fd: int, copy_fd: int, name: str, info: os.stat_result, where: str, to: str | None = None) -> None:
         """Copy one entry that is no directory to a name (`to`, else its own) that must be free."""
@@ -63,6 +65,8 @@ class EntryCopy:
         """Copy an open file to a free name; with `found`, which is of a first pass, make sure that it is all there."""
         if fs.is_fixed(fd):
             raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
+        if self.kin is not None and self.kin.link(fd, info, copy_fd, to, self._tick_bytes):
+            return  # equal in all; whatever changes from here on is seen by the next pass
         # In a first pass nobody else can come here, so that it may have its mode before it has its owner; but for the
         # right to write, which attributes of users take.
         copy = os.open(to, _WRITE, 0o600 if found is None else info.st_mode & 0o777 | 0o600, dir_fd=copy_fd)

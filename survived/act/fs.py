@@ -309,8 +309,8 @@ def _enter(parent_fd: int, name: str, device: int, tick: Callable[[int], None]) 
     return fd, parent_fd, name, below
 
 
-def write_file(path: str, data: bytes, mode: int) -> None:
-    """Put a whole file in place, durably and in one step: old content or new, never half. Makes the folder if missing."""
+def write_file(path: str, data: bytes, mode: int, *, durable: bool = True) -> None:
+    """Put a whole file in place in one step, and durably: old content or new, never half. Makes the folder if missing."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with opened(folder, follow=True) as folder_fd:
@@ -320,7 +320,8 @@ def write_file(path: str, data: bytes, mode: int) -> None:
             try:
                 os.fchmod(fd, mode)
                 write_all(fd, data)
-                os.fsync(fd)
+                if durable:
+                    os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(fresh, os.path.basename(path), src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
@@ -328,7 +329,8 @@ def write_file(path: str, data: bytes, mode: int) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=folder_fd)
             raise
-        os.fsync(folder_fd)
+        if durable:
+            os.fsync(folder_fd)
 
 
 def remove_file(path: str) -> bool:

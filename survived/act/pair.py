@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from survived.act import fs
 from survived.act.copying import TreeCopy
+from survived.act.kin import Kin
 from survived.act.looking import walk
 from survived.act.pace import Pace, chunk_for
 from survived.act.passes import Pass
@@ -49,8 +50,9 @@ def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: 
         branches = []
     copy.prepare_root()
     queue = _Queue(branches)
-    words = ["copy", str(source_fd), str(copy_fd), os.fsencode(source).hex(), str(rate), *map(str, queue.fds)]
-    child = _start(words, (source_fd, copy_fd, *queue.fds))
+    kin_fd = copy.kin.folder_fd if copy.kin is not None else -1
+    words = ["copy", str(source_fd), str(copy_fd), os.fsencode(source).hex(), str(rate), str(kin_fd), *map(str, queue.fds)]
+    child = _start(words, tuple(fd for fd in (source_fd, copy_fd, kin_fd, *queue.fds) if fd >= 0))
     heard: dict[str, Any] = {}
     listener = threading.Thread(target=_listen, args=(child, tick, heard), name="survived-pair", daemon=True)
     listener.start()
@@ -285,7 +287,7 @@ def _finish(top_fd: int, looks: int, look_names: int, removals: int, removal_nam
 
 
 def main() -> None:
-    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX RATE QUEUE_FDS`, or `finish TOP_FD QUEUE_FDS QUEUE_FDS`."""
+    """Be the child: `copy SOURCE_FD COPY_FD SOURCE_IN_HEX RATE KIN_FD QUEUE_FDS`, or `finish TOP_FD QUEUE_FDS QUEUE_FDS`."""
     fs.die_with_parent()
     if sys.argv[1] == "finish":
         _finish(*map(int, sys.argv[2:]))
@@ -316,7 +318,8 @@ def main() -> None:
     try:
         copy = TreeCopy(source_fd, copy_fd, source, tick)
         copy.content.chunk = chunk_for(rate)
-        read, names = map(int, sys.argv[6:])
+        copy.kin = Kin(int(sys.argv[6]), source_fd, copy_fd)
+        read, names = map(int, sys.argv[7:])
         if os.fstat(names).st_size:
             found = Pass()
             for branch in _take(read, names):

@@ -23,7 +23,7 @@ from survived.act.task import Task
 from survived.act.transfer import holders_of, name_holders
 from survived.errors import NeedsPerson, Stopped, SurvivedError
 from survived.model import Operation, Stage, Verb
-from survived.store import sums
+from survived.store import kinship, sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,6 +156,7 @@ def _roll_back(
         # The target was free when the operation began and nothing links to it: what is there is our copy.
         remove_below(store, store.relative(operation.target), tick)
         sums.remove(store.fd, operation.id)
+    kinship.remove(store.fd, operation.id)
     remove_below(store, store.staging(operation.id), tick)
     return journal.advance(operation, Stage.UNDONE, time.time(), note=note)
 
@@ -276,6 +277,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         prune(home, os.path.dirname(home.relative(old_path)))
         if (made := home_journal.maker(old_path)) is not None:
             sums.remove(home.fd, made.id)
+            kinship.remove(home.fd, made.id)
     return journal.advance(operation, Stage.DONE, time.time())
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from survived.act import fs, recover
 from survived.act.attempt import Ends as Ends
 from survived.act.attempt import check_unfinished, exchange, finish, prepare_link, said, undone_on_failure
+from survived.act.kin import Kin, remember
 from survived.act.room import check_home_room, check_room
 from survived.act.stages import Seen
 from survived.act.survey import check_source, survey
@@ -23,7 +24,7 @@ from survived.act.transfer import Care, copy_settled
 from survived.errors import Refused, SurvivedError
 from survived.model import Mark, Operation, Reason, Relocation, Stage, TreeSize, Verb
 from survived.observe.disks import is_below
-from survived.store import sums
+from survived.store import kinship, sums
 
 if TYPE_CHECKING:
     from survived.act.passes import Pass
@@ -50,7 +51,8 @@ def relocate(
     _show(task, operation, size)
     with undone_on_failure(ends, operation), contextlib.ExitStack() as open_things:
         source_fd = open_things.enter_context(fs.opened(source))
-        copy_fd, operation = _copy_into_store(ends, operation, source, source_fd, lock, care, task, open_things)
+        kin = _kin_of(ends, operation, source_fd, size, operation.target, task, open_things)
+        copy_fd, operation = _copy_into_store(ends, operation, source, source_fd, lock, care, task, open_things, kin)
         parent_fd = open_things.enter_context(fs.opened(os.path.dirname(source), follow=True))
         prepare_link(ends.ballast, operation.target, ends.store.aside(operation.id), parent_fd, source)
         there = fs.exists(parent_fd, os.path.basename(source))
@@ -92,7 +94,8 @@ def rehome(
     with undone_on_failure(ends, operation), contextlib.ExitStack() as open_things:
         old_fd = fs.open_below(origin.store.fd, origin.store.relative(relocation.target))
         open_things.callback(os.close, old_fd)
-        copy_fd, operation = _copy_into_store(ends, operation, relocation.target, old_fd, lock, care, task, open_things)
+        kin = _kin_of(ends, operation, old_fd, size, operation.target, task, open_things)
+        copy_fd, operation = _copy_into_store(ends, operation, relocation.target, old_fd, lock, care, task, open_things, kin)
         parent_fd = open_things.enter_context(fs.opened(os.path.dirname(source), follow=True))
         prepare_link(ends.ballast, operation.target, ends.store.aside(operation.id), parent_fd, source)
         if recover.look(parent_fd, os.path.basename(source), operation) is not Seen.OLD_LINK:
@@ -125,7 +128,9 @@ def restore(
         aside = ends.store.aside(operation.id)
         os.mkdir(aside, 0o700, dir_fd=parent_fd)
         copy_fd = open_things.enter_context(fs.opened(aside, dir_fd=parent_fd))
-        found = copy_settled(target, target_fd, copy_fd, lock, care, task, open_things)
+        kin_fd = _kin_of(ends, operation, target_fd, size, source, task, open_things)
+        with Kin(kin_fd, target_fd, copy_fd) as kin:
+            found = copy_settled(target, target_fd, copy_fd, lock, care, task, open_things, kin=kin)
         task.enter("exchange")
         os.fsync(parent_fd)
         operation = _copied(ends, operation, found)
@@ -167,15 +172,16 @@ def _check_link(relocation: Relocation, verb: Verb) -> None:
 
 def _copy_into_store(
     ends: Ends, operation: Operation, source: str, source_fd: int, lock: tuple[str, ...], care: Care, task: Task,
-    open_things: contextlib.ExitStack,
+    open_things: contextlib.ExitStack, kin_fd: int,
 ) -> tuple[int, Operation]:  # fmt: skip
     """Copy a tree into staging until it is settled, give the copy its place, record COPIED; return the copy's descriptor, too."""
     staging_fd = fs.open_below(ends.store.fd, ends.store.staging(operation.id), make=True)
     open_things.callback(os.close, staging_fd)
     os.mkdir("tree", 0o700, dir_fd=staging_fd)
     copy_fd = open_things.enter_context(fs.opened("tree", dir_fd=staging_fd))
-    with sums.SumsFile(staging_fd) if care.verify_content else contextlib.nullcontext() as kept:
-        found = copy_settled(source, source_fd, copy_fd, lock, care, task, open_things, kept)
+    noting = sums.SumsFile(staging_fd) if care.verify_content else contextlib.nullcontext()
+    with noting as kept, Kin(kin_fd, source_fd, copy_fd) as kin:
+        found = copy_settled(source, source_fd, copy_fd, lock, care, task, open_things, kept, kin)
     task.enter("exchange")
     folder_fd = fs.open_below(ends.store.fd, os.path.dirname(ends.store.relative(operation.target)), make=True)
     open_things.callback(os.close, folder_fd)
@@ -187,6 +193,26 @@ def _copy_into_store(
         open_things.callback(os.close, sums_fd)
         fs.rename_new(staging_fd, sums.PREPARED, sums_fd, sums.file_name(operation.id))
     return copy_fd, _copied(ends, operation, found)
+
+
+def _kin_of(
+    ends: Ends, operation: Operation, tree_fd: int, size: TreeSize, base: str, task: Task, open_things: contextlib.ExitStack
+) -> int:
+    """
+    Remember, of a tree that has hard links to others, where its copies will be; return the open folder of all such notes.
+
+    -1 where nothing was ever noted: whoever has no links pays nothing.
+    """
+    kinship.remove(ends.store.fd, operation.id)  # of an operation that a lost journal knew by the same number
+    if size.reclaimable_bytes < size.size_bytes:
+        task.enter("links")
+        remember(ends.store, operation.id, tree_fd, base, task.walk)
+    try:
+        fd = os.open(kinship.FOLDER, fs.DIRECTORY, dir_fd=ends.store.fd)
+    except OSError:
+        return -1
+    open_things.callback(os.close, fd)
+    return fd
 
 
 def _copied(ends: Ends, operation: Operation, found: Pass) -> Operation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
 import stat
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,36 @@ def check_source(source: str, *, home: str, store_device: int, verb: str = "move
     if holds_interpreter(source):
         raise refuse(Reason.INTERPRETER, "survived itself runs from there")
     return found
+
+
+def check_for_root(source: str, *, home: str) -> None:
+    """
+    Refuse root what no catalogue names and is the system's or another user's: they find out only when it is gone.
+
+    Raises `Refused` (SYSTEM, NOT_OURS). An ordinary user is kept from both by owners and modes.
+    """
+    real = os.path.realpath(source)
+    if is_below(real, "/var") and not is_below(real, "/var/tmp"):  # noqa: S108
+        why, reason = "it belongs to the system, and the catalogue does not name it", Reason.SYSTEM
+    elif (user := _whose_home(real, os.path.realpath(home))) is not None:
+        why, reason = f"it lies in the home of {user}, who can move it himself", Reason.NOT_OURS
+    else:
+        return
+    raise Refused(
+        reason, f"Cannot move '{source}': {why}. Nothing was changed.", "If you want it all the same, name it in [caches.NAME]."
+    )
+
+
+def _whose_home(real: str, home: str) -> str | None:
+    """Return the name of another ordinary user in whose home a path lies, or which it is or holds."""
+    place = real
+    while place not in ("/", ""):
+        with contextlib.suppress(OSError, KeyError):
+            owner = os.lstat(place).st_uid
+            if owner != 0 and os.path.realpath(pwd.getpwuid(owner).pw_dir) == place and place != home:
+                return pwd.getpwuid(owner).pw_name
+        place = os.path.dirname(place)
+    return None
 
 
 def survey(source: str, tick: Callable[[int, int], None]) -> None:

@@ -32,6 +32,7 @@ class Task:
         self.verb, self.cache_id, self.source, self.target = Verb.RELOCATE, "", "", ""
         self.phase = "begin"
         self.note = ""
+        self.advice = ""  # what whoever asked should know, beside the result
         self.began = time.time()
         self.bytes_done = self.bytes_total = self.files_done = self.files_total = 0
         self.rate = 0  # bytes a second that counted phases are limited to; 0: no limit

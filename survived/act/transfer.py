@@ -23,6 +23,7 @@ from survived.observe.holders import find_binds, find_holders
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
+    from survived.act.kin import Kin
     from survived.act.task import Task
     from survived.store.sums import SumsFile
 
@@ -51,7 +52,7 @@ def name_holders(holders: tuple[Holder, ...]) -> str:
 
 def copy_settled(
     source: str, source_fd: int, copy_fd: int, lock: tuple[str, ...], care: Care, task: Task, locks: contextlib.ExitStack,
-    sums: SumsFile | None = None,
+    sums: SumsFile | None = None, kin: Kin | None = None,
 ) -> Pass:  # fmt: skip
     """
     Copy until a pass finds the copy complete, synced, and the source settled; return that last pass.
@@ -61,7 +62,7 @@ def copy_settled(
     filesystem says comes as OSError.
     """
     copy = TreeCopy(source_fd, copy_fd, source, task.tick)
-    copy.content.chunk = chunk_for(care.rate)
+    copy.content.chunk, copy.kin = chunk_for(care.rate), kin
     task.limit(care.rate)
     tool = ToolLocks(source, source_fd, lock, locks)
     began_ns, holders = _look_before(source, source_fd, tool)

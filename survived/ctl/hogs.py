@@ -120,6 +120,22 @@ def look(machine: Machine, path: str | None, *, verify: bool = False) -> Report:
     return report
 
 
+def read_sizes(machine: Machine) -> Sizes:
+    """Look around on all that is watched and return only the sizes, kept for the next look. `SurvivedError` as for `look`."""
+    roots = _roots(machine, machine.read_filesystems())
+    found = look_around(roots, scope := _scope(machine, _caches(machine)))
+    if found.unreadable in roots:
+        raise SurvivedError(f"Cannot look into '{found.unreadable}': it cannot be read. Nothing was changed.")
+    seen = _sizes(found, scope)
+    _keep(machine, seen)
+    return seen
+
+
+def find_big(machine: Machine) -> Look:
+    """Look around on all that is watched and keep nothing, as for a look that must not write."""
+    return look_around(_roots(machine, machine.read_filesystems()), _scope(machine, _caches(machine)))
+
+
 def _sizes(found: Look, scope: Scope) -> Sizes:
     return deciding.sample(found.hogs, time.time(), scope.smallest_bytes)
 
@@ -206,7 +222,7 @@ def _past(machine: Machine, now: float) -> dict[str, Sizes]:
     """Return the latest sample of any store that is a day old, and the latest that is no younger than the last notice."""
     found: dict[str, Sizes] = {}
     told: list[float] = []
-    databases = _databases(machine)
+    databases = read_databases(machine)
     try:
         for database in databases:
             if (text := Outbox(database).summary()["last_delivered"]) is not None:
@@ -222,7 +238,7 @@ def _past(machine: Machine, now: float) -> dict[str, Sizes]:
     return found
 
 
-def _databases(machine: Machine) -> list[Database]:
+def read_databases(machine: Machine) -> list[Database]:
     """Return the databases of all stores that can be read."""
     found = []
     for path in machine.records.stores():

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from survived import __version__
 from survived.act import fs
-from survived.ctl import installed, local, service, shipped, unit
+from survived.act.ballast import Ballast
+from survived.ctl import installed, local, loginline, service, shipped, unit
 from survived.ctl.main import print_json
 from survived.errors import Refused, SurvivedError, UsageError
 from survived.model import Filesystem, Reason
@@ -52,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disk", action="append", metavar="DIR", help="your directory on a data disk (repeatable)")
     parser.add_argument("--yes", action="store_true", help="ask nothing: take every data disk that was found")
     parser.add_argument("--no-start", action="store_true", help="put everything in place but start nothing")
+    parser.add_argument("--login-line", action="store_true", help="have login shells print one line when something is wrong")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
 
 
@@ -71,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     before = record
     if not args.dry_run:
         record = _write(paths, config, unit_text, record)
+    if args.login_line:
+        record = _add_login_lines(paths, report, record)
     started = _start(args, paths, manager, report, unit_text is not None, before)
     _keep_alive(paths, manager, report, record)
     if getattr(args, "json", False):
@@ -252,6 +256,26 @@ def _write(paths: Paths, config: bytes | None, text: bytes | None, old: installe
         installed.remove_empty(tuple(made))
         message = f"Cannot write '{path}': {error.strerror}. Nothing was installed and nothing is half-written."
         raise SurvivedError(message, "Free some space there, then run survivectl install again.") from error
+    return record
+
+
+def _add_login_lines(paths: Paths, report: Report, record: installed.Installed | None) -> installed.Installed | None:
+    """Add the line to each start file and return the record, which knows of each before it is written."""
+    ballast, folder = Ballast(str(paths.state_dir), 0), str(paths.state_dir)
+    report.document["login_line"] = []
+    for file in loginline.start_files(local.home(), os.environ, loginline.login_shell()):
+        report.document["login_line"].append(file)
+        report.say(f"A line at login is in '{file}'.", f"Would put a line at login into '{file}'.")
+        if report.dry_run or record is None:
+            continue
+        try:
+            made = loginline.plan(file, record.blocks.get(file))
+            if made is not None:
+                record = replace(record, blocks={**record.blocks, file: made})
+                installed.write_record(folder, record)
+                loginline.put(file, made, ballast)
+        except SurvivedError as error:
+            report.sentences[-1] = f"{error.message} It has no line at login."
     return record
 
 

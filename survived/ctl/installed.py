@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from survived.act import fs
 from survived.errors import SurvivedError
@@ -27,6 +28,7 @@ class Installed:
     directories: tuple[str, ...] = ()  # made by us, outermost first
     linger: bool = False  # switched on by us
     linked: bool = False  # the unit lies where systemd does not look; enable made a link to it
+    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)  # by start file, what `loginline.add` gave
 
     def with_file(self, path: str, data: bytes) -> Installed:
         """Return the record with one more (or a rewritten) file."""
@@ -60,6 +62,7 @@ def read_record(state_dir: str) -> Installed | None:
             directories=tuple(map(str, document.get("directories", ()))),
             linger=bool(document.get("linger")),
             linked=bool(document.get("linked")),
+            blocks={str(name): _block(value) for name, value in document.get("blocks", {}).items()},
         )
     except FileNotFoundError:
         return None
@@ -68,6 +71,10 @@ def read_record(state_dir: str) -> Installed | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "Move it away and run survivectl install once more."
         raise SurvivedError(f"Cannot understand '{path}': it is no record of an install.", hint) from error
+
+
+def _block(document: dict[str, Any]) -> dict[str, Any]:
+    return {"block": str(document["block"]), "sum": str(document["sum"]), "folders": [str(path) for path in document["folders"]]}
 
 
 def write_record(state_dir: str, record: Installed) -> None:

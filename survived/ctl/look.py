@@ -1,5 +1,5 @@
 """
-The verbs that only look: status, plan, measure.
+The verbs that only look: status, measure.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from survived.ctl import local
+from survived.ctl import local, short
 from survived.ctl.main import print_json, say
 from survived.ctl.main import printable as printable
 from survived.errors import DaemonNotRunning, SurvivedError
+from survived.settings.paths import client_socket
 from survived.tell import status
+from survived.tell.page import NARROWEST, WIDEST
 from survived.units import print_bytes, print_time, sentence
 
 if TYPE_CHECKING:
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
     from survived.machine import Machine
     from survived.model import CacheReading, Gauge, Observation
 
+STYLES = ("plain", "tmux", "zsh")
+"""Whose prompt `status --short` is for; see `tell.verdict.brief`."""
 
-def width() -> int:
-    """Return the columns of the terminal, 80 where there is none."""
-    return max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
+
+def width(least: int = 60) -> int:
+    """Return the columns of the terminal, 80 where there is none, `least` in a narrower one."""
+    return max(least, min(WIDEST, shutil.get_terminal_size((80, 24)).columns))
 
 
 def fitting(text: str) -> str:
@@ -36,7 +41,7 @@ def fitting(text: str) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.translate(str.maketrans("█░…�", "#.~?")).encode(encoding, "replace").decode(encoding)
+        text = text.translate(str.maketrans("█░…�┊│┃→", "#.~?:|!>")).encode(encoding, "replace").decode(encoding)
     return text
 
 
@@ -50,18 +55,28 @@ def has_colour() -> bool:
 
 def configure_status(parser: argparse.ArgumentParser) -> None:
     """Add the options of `status`."""
-    parser.add_argument("--watch", action="store_true", help="redraw every second until Ctrl-C")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--watch", action="store_true", help="redraw every second until Ctrl-C or q")
+    ways.add_argument(
+        "--short", nargs="?", const="plain", choices=STYLES, metavar="STYLE",
+        help="one token for a prompt, nothing when all is well; STYLE: plain, tmux or zsh. Exit code 0, 3 no daemon, 5 look at it",
+    )  # fmt: skip
+    ways.add_argument("--quiet", action="store_true", help="the first line only, and only when something is wrong")
 
 
 def run_status(args: argparse.Namespace) -> int:
     """Print the status document; exit code 3 if no daemon runs, though the answer is complete."""
+    if args.short or args.quiet:
+        return _run_short(args)
     if args.watch and not args.json:
-        return _watch(args)
+        from survived.ctl import watch
+
+        return watch.run(lambda columns, colour: fitting(status.render(read_status(args), width=columns, colour=colour)))
     doc = read_status(args)
     if args.json:
         print_json(doc)
     else:
-        print(fitting(status.render(doc, width=width(), colour=has_colour())))
+        print(fitting(status.render(doc, width=width(NARROWEST), colour=has_colour())))
     return 0 if doc["daemon"]["running"] else DaemonNotRunning.exit_code
 
 
@@ -98,28 +113,17 @@ def judge(machine: Machine, seen: Observation) -> dict[str, tuple[Gauge, Gauge]]
     return {fs.mount: step_filesystem((Gauge(), Gauge()), fs, rules, 0.0) for fs in seen.filesystems}
 
 
-def _watch(args: argparse.Namespace) -> int:
-    """Print the status again and again until Ctrl-C, which is its right end; in place where the terminal can."""
-    in_place = sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-    if in_place:
-        sys.stdout.write("\x1b[?25l\x1b[2J")
+def _run_short(args: argparse.Namespace) -> int:
+    """Print the token or the line; without a daemon from our own look, for which `short.py`, too, has no patience."""
     try:
-        while True:
-            began = time.monotonic()
-            text = fitting(status.render(read_status(args), width=width(), colour=has_colour()))
-            if in_place:
-                lines = text.split("\n")[: shutil.get_terminal_size((80, 24)).lines - 1]
-                # Overwrite in place and clear what is left: no flicker.
-                sys.stdout.write("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\n\x1b[J")
-            else:
-                sys.stdout.write(text + "\n\n")
-            sys.stdout.flush()
-            time.sleep(max(1.0, 5.0 * (time.monotonic() - began)))  # without a daemon each look measures the caches
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        if in_place:
-            sys.stdout.write("\x1b[?25h")
+        said = short.ask(str(client_socket(local.find_paths(args))), args.short or "plain")
+    except SurvivedError:  # none that knows the question
+        said = status.brief(read_status(args), args.short or "plain")
+    if args.json:
+        print_json({key: value for key, value in said.items() if key != "exit_code"})
+    else:
+        short.show(said, is_line=args.quiet)
+    return int(said["exit_code"])
 
 
 # ---- measure ------------------------------------------------------------------------------------------------------

@@ -24,23 +24,35 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("look", "am I fine? pressure, filesystems, caches, the running move"),
     "plan": ("plan", "what would be moved and what not, each with its reason"),
     "measure": ("look", "caches, or any paths, by size and by what moving them frees"),
+    "catalog": ("catalog", "every cache that is known: where it is, by which rule, and whether it may be moved"),
+    "top": ("top", "explore what uses the disk, full screen: mark, move, restore"),
     "hogs": ("hogs", "what else fills the disk, what may be done about it, and what grew"),
     "list": ("inventory", "what lives on a data disk behind a link"),
     "relocate": ("move", "move a cache or a directory to a data disk and leave a link"),
     "restore": ("move", "bring relocated caches home, byte for byte"),
     "rehome": ("move", "move what is relocated to another data disk"),
+    "redirect": ("redirect", "have a tool keep its bytes on the data disk for good: list, plan, apply, undo"),
+    "purge": ("purge", "empty a cache by its tool's own command, or see what that would remove"),
     "orphans": ("guard", "trees on data disks that lost their link: link, remove or adopt"),
     "standin": ("guard", "a directory in place of a link until its data disk is back"),
     "verify": ("verify", "compare relocated trees with what is known of them"),
     "recover": ("recover", "finish or undo what a crash left"),
+    "mirrors": ("mirrors", "where tools fetch from: list and probe mirrors, use one, take it back"),
     "pause": ("steer", "move nothing for a while"),
     "resume": ("steer", "move again"),
     "reload": ("steer", "read the configuration again"),
+    "metrics": ("metrics", "metrics for Prometheus, a dashboard and alert rules for them"),
+    "history": ("history", "usage over time with the marks and every move, as a plot or a page"),
+    "docker": ("docker", "docker's data-root on a data disk and back, as root"),
+    "offline": ("offline", "bundles for machines without network: pack here, verify and install there"),
     "check": ("check", "test configuration, data disks and daemon"),
+    "doctor": ("doctor", "what on this machine will fill the disk again or break us, and what mends it"),
     "notify": ("notify", "test the delivery of notices"),
     "install": ("install", "write a configuration, install and start the service"),
     "uninstall": ("uninstall", "take back what install did"),
     "demo": ("demo", "see all of it happen in a sandbox, in half a minute"),
+    "completion": ("completion", "a script that completes commands in bash, zsh or fish"),
+    "man": ("man", "the manual page, printed or put into a directory"),
 }
 _HELP = """\
 usage: survivectl [--config FILE] VERB [...]
@@ -67,14 +79,14 @@ Every verb has --help and --json. Exit codes: 0 done, 1 failed, 2 usage, 3 daemo
 """
 _OTHER_WORDS = {
     "move": "relocate",
+    "clean": "purge",
     "undo": "restore",
     "unlink": "restore",
     "ls": "list",
     "du": "measure",
     "test": "check",
-    "doctor": "check",
 }
-_INTERMIXED = frozenset({"orphans"})
+_INTERMIXED = frozenset({"orphans", "redirect"})
 """The verbs whose options may stand between an action and its words."""
 _WRITES_CONFIG = frozenset({"install", "uninstall", "demo"})
 _STDOUT = 1
@@ -84,7 +96,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, but one sentence and no usage dump for a mistake, and no abbreviations that a script would come to rely on."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def print_help(self, file: Any = None) -> None:
         """Print the help so that a failure to write it is one; argparse's own way swallows it."""
@@ -153,14 +165,9 @@ def _run(words: list[str]) -> int:
         near = _OTHER_WORDS.get(verb) or nearest(verb, VERBS)
         hint = f"Did you mean 'survivectl {near}'?" if near else "Run survivectl --help."
         raise UsageError(f"Cannot find the verb '{_short(verb)}': there is none of that name.", hint)
-    module_name, text = VERBS[verb]
-    module: Any = importlib.import_module(f"survived.ctl.{module_name}")
-    parser = Parser(prog=f"survivectl {verb}", description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--config", metavar="FILE", default=config, help="another configuration file")
-    configure = getattr(module, f"configure_{verb}", None) or module.configure
+    module: Any = importlib.import_module(f"survived.ctl.{VERBS[verb][0]}")
+    parser = configured(Parser(prog=f"survivectl {verb}"), verb, config)
     run = getattr(module, f"run_{verb}", None) or module.run
-    configure(parser)
     try:
         args = (parser.parse_intermixed_args if verb in _INTERMIXED else parser.parse_args)(rest)
     except SystemExit as done:  # --help
@@ -169,6 +176,21 @@ def _run(words: list[str]) -> int:
         # Also where a running daemon answers, which does not read it: a mistake must not look like an answer.
         raise ConfigError(f"Cannot read '{args.config}': there is no such file. Nothing was done.", "Correct --config.")
     return int(run(args))
+
+
+def configured(parser: argparse.ArgumentParser, verb: str, config: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser with all that its verb has: description, options, examples. `config` is what stood before the verb."""
+    from survived.ctl.examples import epilog
+
+    module_name, text = VERBS[verb]
+    module: Any = importlib.import_module(f"survived.ctl.{module_name}")
+    parser.description = f"{text[0].upper()}{text[1:]}."
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--config", metavar="FILE", default=config, help="another configuration file")
+    (getattr(module, f"configure_{verb}", None) or module.configure)(parser)
+    if "examples:" not in (parser.epilog or ""):
+        parser.epilog = "\n\n".join(filter(None, (parser.epilog, epilog(verb))))
+    return parser
 
 
 def _split(words: Sequence[str]) -> tuple[str | None, str | None, list[str]]:

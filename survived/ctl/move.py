@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from survived.ctl import local
+from survived.ctl import courier, local
 from survived.ctl.main import error_document, print_json, printable, say
-from survived.ctl.progress import POLL_SECONDS, Bar, interrupts
-from survived.errors import BY_CODE, DaemonNotRunning, Refused, Stopped, SurvivedError, UsageError
-from survived.model import Operation, Reason, Verb
+from survived.ctl.progress import Bar, interrupts
+from survived.errors import Stopped, SurvivedError, UsageError
+from survived.model import Operation, Verb
 from survived.tell.status import path_fields
 from survived.units import print_bytes
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from survived.act.task import Task
     from survived.machine import Machine
@@ -47,14 +45,23 @@ def run_relocate(args: argparse.Namespace) -> int:
     from survived.ctl.plan import read_plan
 
     wanted = read_plan(args, args.plan)
-    return _report(args, [_relocate(args, source, disk) for source, disk in wanted], many=True, none="The plan moves nothing.")
+    return _report(args, [_apply(args, source, disk) for source, disk in wanted], many=True, none="The plan moves nothing.")
+
+
+def _apply(args: argparse.Namespace, source: str, disk: str | None) -> dict[str, Any]:
+    """Do one thing of a plan: relocate to a disk, or purge."""
+    if disk is not None:
+        return _relocate(args, source, disk)
+    from survived.ctl.purge import purge
+
+    return purge(args, source)
 
 
 def _relocate(args: argparse.Namespace, what: str, to: str | None) -> dict[str, Any]:
     queued = local.ask_or_none("relocate", what=what, to=to)
     if queued is not None:
         _advise(queued.get("advice"))
-        return follow(queued["number"], args)
+        return _advised(follow(queued["number"], args))
 
     def work(machine: Machine, task: Task) -> Operation:
         from survived import errands
@@ -63,7 +70,12 @@ def _relocate(args: argparse.Namespace, what: str, to: str | None) -> dict[str, 
         _advise(errands.advice(machine, cache))
         return errands.relocate(machine, cache, task, to=to)
 
-    return directly(args, work)
+    return _advised(directly(args, work))
+
+
+def _advised(result: dict[str, Any]) -> dict[str, Any]:
+    _advise(result.get("advice"))
+    return result
 
 
 def _advise(advice: str | None) -> None:
@@ -174,72 +186,18 @@ def _disk(word: str | None) -> str | None:
     return None if word is None else absolute(f"./{word}" if word[:1] not in ("/", "~") else word)
 
 
-def directly(args: argparse.Namespace, work: Callable[[Machine, Task], Operation | dict[str, Any]]) -> dict[str, Any]:
-    """Do it in this process, in a thread so that progress and Ctrl-C have theirs."""
-    from survived import errands
-    from survived.act import fs
-    from survived.act.task import Task
-    from survived.requests import result_of
-    from survived.tell.status import progress_document
-
-    machine = local.open_machine(args)
-    task = Task(threading.Event())
-    outcome: dict[str, Any] = {}
-
-    def run() -> None:
-        try:
-            fs.step_back()
-            machine.open_stores(machine.read_stores())
-            machine.ballast.lay()
-            errands.recover(machine, task)
-            outcome["done"] = work(machine, task)
-        except BaseException as error:  # noqa: BLE001  carried over to the main thread, which raises it
-            outcome["error"] = error
-
-    thread = threading.Thread(target=run, name="survivectl-worker", daemon=True)
-    with interrupts(task.stop), Bar(args) as bar:
-        thread.start()
-        while thread.is_alive():
-            thread.join(POLL_SECONDS)
-            bar.show(progress_document(task.progress()))
-    machine.close()
-    if (error := outcome.get("error")) is not None:
-        raise error
-    done = outcome["done"]
-    return result_of(done) if isinstance(done, Operation) else dict(done)
+def directly(args: argparse.Namespace, work: courier.Work) -> dict[str, Any]:
+    """Do it in this process, with a bar; Ctrl-C ends it."""
+    machine, stop = local.open_machine(args), threading.Event()
+    with interrupts(stop), Bar(args) as bar:
+        return courier.carry_out(machine, work, stop, bar.show)
 
 
 def follow(number: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Ask the daemon about a request until it has ended; Ctrl-C ends it, as it would without a daemon."""
+    """Follow what the daemon does, with a bar; Ctrl-C ends it, as it would without a daemon."""
     stop = threading.Event()
     with interrupts(stop), Bar(args) as bar:
-        asked_to_stop = False
-        while True:
-            wants_stop = stop.is_set()
-            try:
-                answer = local.ask("request", number=number, stop=wants_stop and not asked_to_stop)
-            except (DaemonNotRunning, UsageError) as error:
-                raise SurvivedError(
-                    "The daemon ended in the middle of this. What was begun is finished or undone when it runs again.",
-                    "Look at it: survivectl status.",
-                ) from error
-            asked_to_stop = wants_stop
-            if answer["state"] in ("done", "failed"):
-                break
-            bar.show(answer["progress"])
-            if wants_stop:
-                time.sleep(POLL_SECONDS)
-            else:
-                stop.wait(POLL_SECONDS)
-    if answer["state"] == "failed":
-        raise _error_of(answer["error"])
-    return dict(answer["result"])
-
-
-def _error_of(error: dict[str, Any]) -> SurvivedError:
-    if error["exit_code"] == Refused.exit_code:
-        return Refused(Reason(error["reason"]), error["message"], error["hint"])
-    return BY_CODE.get(error["exit_code"], SurvivedError)(error["message"], error["hint"])
+        return courier.follow(number, stop, bar.show)
 
 
 def _report(
@@ -252,6 +210,9 @@ def _report(
     for result in results:
         if "error" in result:
             continue  # said already
+        if result["verb"] == "purge":
+            print(printable(f"Purged '{result['path']}', which freed {print_bytes(result['freed_bytes'])}."))
+            continue
         count = result["files"]
         much = f"{print_bytes(result['size_bytes'])} in {count:,} file{'' if count == 1 else 's'}"
         if result["verb"] == "rehome":

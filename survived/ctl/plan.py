@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,11 @@ def make_plan(machine: Machine) -> Outlook:
     from survived.decide import policy
     from survived.decide.pressure import worst
     from survived.decide.reasons import Moment
+    from survived.decide.relief import relieve
     from survived.levels import minute_of_day
     from survived.model import Pressure, Reason
 
-    seen = machine.observe()
+    seen = machine.observe(together=True)
     gauges = judge(machine, seen)
     pressures = {mount: worst(pair) for mount, pair in gauges.items()}
     running = local.ask_or_none("status")
@@ -85,6 +87,7 @@ def make_plan(machine: Machine) -> Outlook:
     plan = policy.plan(
         seen, pressures, machine.rules, failed=failed, paused=moment.paused, gauges=gauges, minute=moment.minute
     )  # fmt: skip
+    plan = replace(plan, handovers=relieve(seen, machine.rules, failed=failed))
     return Outlook(machine, seen, pressures, gauges, moment, plan)
 
 
@@ -97,9 +100,10 @@ def plan_document(outlook: Outlook) -> dict[str, Any]:
         "pressure": max(outlook.pressures.values(), key=lambda p: p.rank, default=Pressure.NORMAL).value,
         "moves": [
             {
+                "verb": "relocate" if move.command is None else "purge",
                 "id": move.cache_id,
                 **status.path_fields(move.source),
-                **status.path_fields(move.store_path, "store"),
+                **(status.path_fields(move.store_path, "store") if move.command is None else {"command": list(move.command)}),
                 "size_bytes": move.size_bytes,
                 "reclaimable_bytes": move.reclaimable_bytes,
                 "why": move.why,
@@ -110,13 +114,26 @@ def plan_document(outlook: Outlook) -> dict[str, Any]:
             {"id": item.cache_id, **status.path_fields(item.path), "reason": item.reason.value, "why": item.text}
             for item in plan.refusals
         ],
+        "rehomes": [
+            {
+                "id": item.cache_id,
+                **status.path_fields(item.source),
+                **status.path_fields(item.target, "target"),
+                **status.path_fields(item.store_path, "store"),
+                "size_bytes": item.size_bytes,
+                "why": item.why,
+            }
+            for item in plan.handovers
+        ],
         "shares": [{"mount": s.mount, "yours_bytes": s.yours_bytes, "used_bytes": s.used_bytes} for s in plan.shares],
     }
 
 
-def read_plan(args: argparse.Namespace, file: str) -> list[tuple[str, str]]:
+def read_plan(args: argparse.Namespace, file: str) -> list[tuple[str, str | None]]:
     """
     Return what a plan that `plan --json` printed moves, as sources and data disks, if the same plan comes out now.
+
+    None in place of a disk: it is to be purged.
 
     `file` may be "-" for stdin. `Refused` (STALE) if the world has moved on, `UsageError` for what is no plan.
     """
@@ -132,7 +149,7 @@ def read_plan(args: argparse.Namespace, file: str) -> list[tuple[str, str]]:
     now = [_Planned(item) for item in plan_document(make_plan(local.open_machine(args)))["moves"]]
     if (why := _moved_on(wanted, now)) is not None:
         raise Refused(Reason.STALE, f"Cannot apply '{file}': {why}. Nothing was changed.", "Look at it anew: survivectl plan.")
-    return [(item.source, os.path.dirname(item.store)) for item in wanted]
+    return [(item.source, os.path.dirname(item.store) if item.store is not None else None) for item in wanted]
 
 
 class _Planned:
@@ -140,7 +157,8 @@ class _Planned:
 
     def __init__(self, item: dict[str, Any]) -> None:
         self.id, self.size_bytes = str(item["id"]), int(item["size_bytes"])
-        self.source, self.store = path_of(item), path_of(item, "store")
+        self.source = path_of(item)
+        self.store = None if item.get("verb") == "purge" else path_of(item, "store")
 
 
 def _moved_on(wanted: list[_Planned], now: list[_Planned]) -> str | None:
@@ -150,7 +168,7 @@ def _moved_on(wanted: list[_Planned], now: list[_Planned]) -> str | None:
         if same is None:
             return f"'{item.source}' would not be moved any more"
         if same.store != item.store:
-            return f"'{item.source}' would go to '{same.store}' now"
+            return f"'{item.source}' would {f'go to {same.store!r}' if same.store is not None else 'be purged'} now"
         if abs(same.size_bytes - item.size_bytes) > item.size_bytes * _SAME_SIZE:
             return f"'{item.source}' had {print_bytes(item.size_bytes)}, and has {print_bytes(same.size_bytes)} now"
     more = [item.source for item in now if all(item.source != other.source for other in wanted)]
@@ -189,10 +207,18 @@ def _print_plan(outlook: Outlook) -> None:
         yours, used = print_bytes(share.yours_bytes), print_bytes(share.used_bytes)
         print(printable(f"Of the {used} used on {share.mount}, {yours} are in caches of yours; the rest is not ours to move."))
     for move in plan.moves:
-        line = f"{move.cache_id}: {print_bytes(move.size_bytes)} from {move.source} to {move.store_path}"
+        size = f"{move.cache_id}: {print_bytes(move.size_bytes)}"
         print()
-        _print_row("would move", line)
+        if move.command is None:
+            _print_row("would move", f"{size} from {move.source} to {move.store_path}")
+        else:
+            _print_row("would purge", f"{size} at {move.source} by {shlex.join(move.command)}")
         _print_row("", move.why)
+    for handover in plan.handovers:
+        print()
+        size = f"{handover.cache_id}: {print_bytes(handover.size_bytes)}"
+        _print_row("would rehome", f"{size} from {handover.target} to {handover.store_path}")
+        _print_row("", handover.why)
     if not plan.moves:
         print("Nothing would be moved.")
     there = [item for item in plan.refusals if item.reason.value != "absent"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from survived.ctl import local
+from survived.ctl import docker, local
 from survived.ctl.main import print_json, printable
 from survived.errors import NeedsPerson, SurvivedError
 from survived.tell.status import path_fields
@@ -24,6 +24,7 @@ def run_recover(args: argparse.Namespace) -> int:
     """Finish or undo what a crash left; exit code 5 if something needs a person."""
     if args.rebuild:
         return _rebuild(args)
+    of_docker = docker.recover(args)
     answer = local.ask_or_none("recover", timeout=600.0)
     if answer is None:
         from survived import errands
@@ -38,11 +39,13 @@ def run_recover(args: argparse.Namespace) -> int:
             raise NeedsPerson(" ".join(puzzle.message for puzzle in puzzles), puzzles[0].hint)
         answer = {"recovered": [{**path_fields(op.source), "verb": op.verb.value, "stage": op.stage.value} for op in ended]}
     if args.json:
-        print_json(answer)
+        print_json({**answer, "docker": of_docker})
         return 0
     for item in answer["recovered"]:
         print(printable(f"the {item['verb']} of '{item['path']}' is {item['stage']}"))
-    if not answer["recovered"]:
+    if of_docker:
+        print(printable(of_docker))
+    if not answer["recovered"] and not of_docker:
         print("Nothing was left unfinished.")
     return 0
 

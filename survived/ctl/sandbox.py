@@ -55,6 +55,7 @@ settle = "500ms"
 [notify]
 urls = [{url}]
 timeout = "20s"
+gather = "0s"
 """
 
 

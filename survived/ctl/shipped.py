@@ -1,7 +1,7 @@
 """
-The files that travel with the program: the unit and the example configuration.
+The files that travel with the program: the unit, the example configuration, and what monitoring and journald are given.
 
-A wheel carries them inside the package; a source tree and an editable install have them beside it.
+A wheel carries them inside the package; a source tree and an editable install have some of them beside it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from survived.errors import SurvivedError
 
 UNIT = "survived.service"
 EXAMPLE = "config.example.toml"
+CATALOGUE = "survived.catalog"
+DASHBOARD, ALERTS = "grafana.json", "alerts.yml"
 
 
 def read_shipped(name: str) -> str:
-    """Return the text of a shipped file, `UNIT` or `EXAMPLE`. Raises `SurvivedError` for a broken installation."""
+    """Return the text of a shipped file, one of the names above. Raises `SurvivedError` for a broken installation."""
     package = os.path.dirname(os.path.abspath(settings.__file__ or ""))
     tree = os.path.dirname(os.path.dirname(package))
     for folder in (package, os.path.join(tree, "systemd"), tree):

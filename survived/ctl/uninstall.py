@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from survived.act import fs
-from survived.ctl import installed, local, service
+from survived.act.ballast import Ballast
+from survived.ctl import installed, local, loginline, service
 from survived.ctl.main import print_json
 from survived.errors import SurvivedError
 from survived.units import print_bytes
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     taken = Taken(paths, record, dry_run=args.dry_run)
     taken.stop()
     taken.take_files()
+    taken.take_login_lines()
     taken.take_linger()
     taken.take_state(keep_stores=bool(still) or unknown is not None)
     if getattr(args, "json", False):
@@ -100,6 +102,22 @@ class Taken:
         if self.document["service"] and not self.manager.missing and not self.dry_run:
             self.manager.call("daemon-reload")
             self.manager.call("reset-failed", service.UNIT_NAME)
+
+    def take_login_lines(self) -> None:
+        """Take the blocks back out of the start files of login shells; one that was changed by hand stays."""
+        for file, recorded in (self.record.blocks if self.record else {}).items():
+            try:
+                is_taken = loginline.take(file, recorded, Ballast(str(self.paths.state_dir), 0), dry_run=self.dry_run)
+            except SurvivedError as error:
+                self.sentences.append(f"{error.message} Its lines between the marks '{loginline.NAME}' can go by hand.")
+                self.document["kept"].append(file)
+                continue
+            if is_taken:
+                self._say(f"Took the line at login out of '{file}'.", f"Would take the line at login out of '{file}'.")
+                self.document["removed"].append(file)
+            elif loginline.is_there(file):
+                self._say(f"Kept '{file}': the line at login was changed.", f"Would keep '{file}'.")
+                self.document["kept"].append(file)
 
     def take_linger(self) -> None:
         """Switch linger off if install switched it on and no other service of the user starts by itself."""

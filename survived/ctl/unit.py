@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import survived
 from survived.settings.catalog import load_rules
+from survived.settings.places import variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Where tools and we ourselves keep things, besides what the catalogue names.
 _PASSED_ON = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "CONDA_EXE", "MAMBA_ROOT_PREFIX")
+_OF_ONE_SHELL = frozenset({"VIRTUAL_ENV", "CONDA_PREFIX"})  # what happens to be active is not what the service shall see
 _EXEC_START = re.compile(r"^ExecStart=.*$", re.MULTILINE)
 
 
@@ -52,8 +54,8 @@ def choose_environment(env: Mapping[str, str], interpreter: str) -> dict[str, st
     A shell profile says where caches are (HF_HOME, PIP_CACHE_DIR, ...), and a service never reads one. Only values with
     a path in them are taken.
     """
-    named = {place.env for rule in load_rules() for place in rule.locations if place.env}
-    found = {name: env[name] for name in {*named, *_PASSED_ON} if "/" in env.get(name, "")}
+    named = {name for rule in load_rules() for place in rule.locations for name in variables(place)}
+    found = {name: env[name] for name in {*named, *_PASSED_ON} - _OF_ONE_SHELL if "/" in env.get(name, "")}
     package = os.path.abspath(survived.__path__[0])
     # A source tree on PYTHONPATH or in the current directory is not found by `-P -m survived` from elsewhere.
     plain = {name: value for name, value in env.items() if not name.startswith("PYTHON")}

@@ -6,21 +6,23 @@ Pure, and the same functions that `policy.plan` asks. All rules speak here, also
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.decide import reasons
 from survived.decide.housing import find_store, store_room, unhoused
-from survived.decide.policy import needs_of
+from survived.decide.policy import needs_of, staying
 from survived.decide.pressure import print_free
 from survived.decide.ranking import HOT_SECONDS, Reluctance, last_use, reluctance
+from survived.decide.together import describe, grows_later, links_by_design, partner_stores, unite
 from survived.units import print_bytes, print_seconds, print_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from survived.decide.reasons import Moment, Need
-    from survived.model import CacheReading, Gauge, Observation, Plan, Pressure, Rules
+    from survived.model import CacheReading, Gauge, Move, Observation, Plan, Pressure, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ def explain(
 ) -> tuple[Spoken, ...]:
     """Return what each rule says, in the order in which the plan asks them; the last is the plan's own word."""
     needs = needs_of(observation, pressures, rules, gauges or {})
+    stays = staying(observation, needs, rules)
+    union = unite(observation, stays).get(reading.cache.id)
+    whole = union.reading if union is not None else reading
     said: list[Spoken] = []
 
     def say(rule: str, why: reasons.Why | None, otherwise: str) -> None:
@@ -56,18 +61,28 @@ def explain(
     need = needs.get(reading.device_id) if reading.device_id is not None else None
     if need is not None:
         share = size.reclaimable_bytes / size.size_bytes if size.size_bytes else 0.0
-        frees = f"moving {print_bytes(size.size_bytes)} frees {print_bytes(size.reclaimable_bytes)} ({print_share(share)})"
-        say("worth", reasons.worthless(reading, need, rules), f"{frees}; min_size is {print_bytes(rules.min_size_bytes)}")
+        frees = (
+            describe(reading, union)
+            if union is not None
+            else f"moving {print_bytes(size.size_bytes)} frees {print_bytes(size.reclaimable_bytes)} ({print_share(share)})"
+        )
+        say("worth", reasons.worthless(whole, need, rules), f"{frees}; min_size is {print_bytes(rules.min_size_bytes)}")
+        if links_by_design(reading):
+            why = grows_later(reading, observation, stays, union)
+            say("later", why, f"{need.fs.mount} does not grow by it: little of it is linked from what stays")
         say("limit", None, _limit(reading))
-        say("need", reasons.unneeded(reading, need, rules), _lacks(need, rules))
-        store = find_store(reading, observation.stores, rules)
-        room = print_bytes(store_room(store, rules.keep_free)) if store is not None else ""
-        say("room", unhoused(reading, observation.stores, rules), f"'{store.path if store else ''}' has room for {room}")
+        say("need", reasons.unneeded(whole, need, rules), _lacks(need, rules))
+        if (command := reading.cache.purge_command) is not None:
+            say("purge", None, f"is purged instead of moved, by: {shlex.join(command)}")
+        else:
+            store = find_store(whole, observation.stores, rules, near=partner_stores(reading, observation.caches))
+            room = print_bytes(store_room(store, rules.keep_free)) if store is not None else ""
+            say("room", unhoused(whole, observation.stores, rules), f"'{store.path if store else ''}' has room for {room}")
         say("moment", reasons.passing(reading, need, rules, moment), _quiet(reading, moment, rules))
         say("use", None, _use(reading, observation))
     path = reading.cache.path
     said += [
-        Spoken("plan", objects=False, text=f"moves to '{move.store_path}': {move.why}")
+        Spoken("plan", objects=False, text=f"{_way(move)}: {move.why}")
         for move in plan.moves if move.source == path
     ]  # fmt: skip
     said += [
@@ -75,6 +90,10 @@ def explain(
         for refusal in plan.refusals if refusal.path == path
     ]  # fmt: skip
     return tuple(said)
+
+
+def _way(move: Move) -> str:
+    return f"moves to '{move.store_path}'" if move.command is None else f"is purged by '{shlex.join(move.command)}'"
 
 
 def _wanted(reading: CacheReading) -> str:

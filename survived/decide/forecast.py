@@ -8,6 +8,7 @@ it no longer grows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 
     from survived.model import Filesystem, Rules, Sample
 
-_WINDOWS = (600.0, 3600.0, 21600.0)  # the shortest that is warm and grows: a burst counts now, a trickle over hours
+_WINDOWS = (600.0, 1200.0, 3600.0, 21600.0)
+"""A growth is told from the shortest that shows it, if all longer ones show it, too: a burst does not fill an hour."""
+_LONG_WINDOWS = (86400.0, 7 * 86400.0)
+"""What only grows at night, or is half cleaned up each morning, grows by its floor over days."""
 _WARM_SAMPLES = 5
-_WARM_SECONDS = 60.0
-_SLOTS = 48  # samples compared in one window; 1,128 pairs take under a millisecond
+_WARM_SECONDS = 180.0
+_WARM_SHARE = 0.6  # of a long window
+_SLOTS = 6
+_GROWING = 0.8  # of the steps from slot to slot
+_FULL = 0.0005  # of the total: what flickers there when others write until the last block
 _DROP = 0.01  # of the total: a fall this deep (a move, a clean-up) begins a new story
 _FAR_SECONDS = 365 * 86400.0
+_STEPS = ((3600.0, 300.0), (21600.0, 3600.0))  # from this age on, one sample in so many seconds
 
 _SHORTEST = 1.0
 _LONGEST = 60.0
@@ -39,23 +47,87 @@ def seconds_to_full(samples: Sequence[Sample], now: float) -> float | None:
     """
     Return the seconds until nothing is available, or None while that cannot be told.
 
-    `samples` are of one mount, oldest first. 0 when full already. None while there are fewer than five samples over a
-    minute since the last clean-up, while usage does not grow, and for anything later than a year.
+    `samples` are of one mount, oldest first. 0 when full already, also when usage has stopped there. None while there are
+    fewer than five samples over three minutes since the last clean-up, while usage does not grow, and for anything later than
+    a year. A growth that the longer windows do not show yet is told only if it would fill the disk within as long as it has
+    lasted: an unpacking or a nightly job ends.
     """
     if not samples:
         return None
     last = samples[-1]
-    if last.available_bytes <= 0:
+    if last.available_bytes <= _FULL * (last.used_bytes + last.available_bytes):
         return 0.0
     recent = _since_last_drop(samples)
-    for window in _WINDOWS:
-        part = [sample for sample in recent if now - window <= sample.time <= now]
-        if len(part) < _WARM_SAMPLES or part[-1].time - part[0].time < _WARM_SECONDS:
+    seen = [_trend(_within(recent, now, window)) for window in _WINDOWS]
+    for number, trend in enumerate(seen):
+        if trend is None or trend.slope <= 0:
             continue
-        slope = _slope(_spread(part))
-        if slope > 0 and (left := last.available_bytes / slope - (now - last.time)) <= _FAR_SECONDS:
+        left = last.available_bytes / trend.slope - (now - last.time)
+        longer = [other for other in seen[number + 1 :] if other is not None]
+        if (all(other.slope > 0 for other in longer) or left <= trend.span) and left <= _FAR_SECONDS:
             return max(0.0, left)
+    return _over_days(samples, now)
+
+
+def _over_days(samples: Sequence[Sample], now: float) -> float | None:
+    """Return the seconds until full by the floors of days."""
+    last = samples[-1]
+    for window in _LONG_WINDOWS:
+        trend = _trend(_within(samples, now, window))
+        if trend is not None and trend.slope > 0 and trend.span >= _WARM_SHARE * window:
+            left = last.available_bytes / trend.slope - (now - last.time)
+            if left <= _FAR_SECONDS:
+                return max(0.0, left)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trend:
+    """What one window shows: bytes a second, 0 if it does not grow all along, and how long it really is."""
+
+    slope: float
+    span: float
+
+
+def _within(samples: Sequence[Sample], now: float, window: float) -> list[Sample]:
+    return [sample for sample in samples if now - window <= sample.time <= now]
+
+
+def _trend(part: Sequence[Sample]) -> _Trend | None:
+    """
+    Return how the floor rises, by the lowest sample of each sixth of a window; None for a window that is not warm.
+
+    What comes and goes has no floor, and a burst is one step: only what grows in nearly every slot grows on.
+    """
+    if len(part) < _WARM_SAMPLES or (span := part[-1].time - part[0].time) < _WARM_SECONDS:
+        return None
+    slots: dict[int, Sample] = {}
+    for sample in part:
+        slot = min(_SLOTS - 1, int((sample.time - part[0].time) * _SLOTS / span))
+        if slot not in slots or sample.used_bytes < slots[slot].used_bytes:
+            slots[slot] = sample
+    floors = [slots[slot] for slot in sorted(slots)]
+    steps = [after.used_bytes - before.used_bytes for before, after in pairwise(floors)]
+    total = part[-1].used_bytes + part[-1].available_bytes
+    grows = len(steps) >= _SLOTS // 2 and sum(step > 0 for step in steps) >= _GROWING * len(steps)
+    fell = any(step <= -max(1, int(_DROP * total)) for step in steps)
+    return _Trend(max(0.0, _slope(floors)) if grows and not fell else 0.0, span)
+
+
+def thin(samples: Iterable[Sample], now: float) -> list[Sample]:
+    """Return the samples that `seconds_to_full` needs of a week, oldest first: a few hundred, the older the fewer."""
+    kept: list[Sample] = []
+    places: set[tuple[float, int]] = set()
+    for sample in sorted(samples, key=lambda sample: -sample.time):
+        age = now - sample.time
+        if age > _LONG_WINDOWS[-1]:
+            break
+        every = next((every for old, every in reversed(_STEPS) if age > old), 0.0)
+        place = (every, int(sample.time / every) if every else len(kept))
+        if place not in places:
+            places.add(place)
+            kept.append(sample)
+    return kept[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +225,6 @@ def _since_last_drop(samples: Sequence[Sample]) -> Sequence[Sample]:
         if samples[i].used_bytes <= samples[lowest].used_bytes:
             lowest = i
     return samples
-
-
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
-    """Return at most one sample a slot of time, so that a minute of one-second readings does not outvote an hour."""
-    first, span = samples[0].time, samples[-1].time - samples[0].time
-    return list({int((sample.time - first) * _SLOTS / span): sample for sample in samples}.values())
 
 
 def _slope(samples: Sequence[Sample]) -> float:

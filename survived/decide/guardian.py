@@ -34,6 +34,7 @@ class ToldLink:
     target: str
     state: LinkState
     leads_to: str | None = None
+    told_at: float = 0.0
 
 
 def judge(reading: LinkReading) -> LinkState:
@@ -53,13 +54,19 @@ def is_void(reading: LinkReading) -> bool:
 
 
 def news(
-    told: Sequence[ToldLink], readings: Iterable[LinkReading], spared: Collection[str] = ()
+    told: Sequence[ToldLink],
+    readings: Iterable[LinkReading],
+    spared: Collection[str] = (),
+    *,
+    now: float = 0.0,
+    repeat_seconds: float = 0.0,
 ) -> tuple[tuple[ToldLink, ...], tuple[LinkReading, ...]]:
     """
     Return what counts as told from here on, and what has to be told.
 
-    What was told is told again only when the link was well meanwhile, or stands otherwise than it was told. While a disk is
-    missing nothing is forgotten: it comes back with its links as they were. `spared` are targets that cannot be judged now.
+    What was told is told again only when the link was well meanwhile, or stands otherwise than it was told, or that is
+    `repeat_seconds` ago (0: never). While a disk is missing nothing is forgotten: it comes back with its links as they were.
+    `spared` are targets that cannot be judged now.
     """
     known = {item.target: item for item in told}
     kept = [item for item in told if item.target in spared]
@@ -67,10 +74,11 @@ def news(
     for reading in readings:
         state, before = judge(reading), known.get(reading.item.target)
         if state in TOLD and not is_void(reading):
-            now = ToldLink(reading.item.target, state, reading.leads_to)
-            if now != before:
+            same = before is not None and (before.state, before.leads_to) == (state, reading.leads_to)
+            if before is None or not same or 0.0 < repeat_seconds <= now - before.told_at:
                 fresh.append(reading)
-            kept.append(now)
+                before = ToldLink(reading.item.target, state, reading.leads_to, now)
+            kept.append(before)
         elif before is not None and state is LinkState.DISK_MISSING and before.state is LinkState.DANGLING:
             kept.append(before)
     return tuple(kept), tuple(fresh)

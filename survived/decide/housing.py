@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Housed:
-    """A cache that is to be moved, and the store it goes to."""
+    """A cache that is to be moved, and the store it goes to; none if it is purged instead."""
 
     reading: CacheReading
-    store: StoreReading
+    store: StoreReading | None
 
 
 def store_room(store: StoreReading, keep_free: Mark, promised_bytes: int = 0) -> int:
@@ -43,9 +43,17 @@ def store_room(store: StoreReading, keep_free: Mark, promised_bytes: int = 0) ->
 
 
 def find_store(
-    reading: CacheReading, stores: Sequence[StoreReading], rules: Rules, housed: Sequence[Housed] = ()
+    reading: CacheReading,
+    stores: Sequence[StoreReading],
+    rules: Rules,
+    housed: Sequence[Housed] = (),
+    near: Sequence[str] = (),
 ) -> StoreReading | None:
-    """Return the usable store on another device with the most available bytes that takes this cache, or None."""
+    """
+    Return the usable store on another device with the most available bytes that takes this cache, or None.
+
+    One that holds a path of `near` comes first.
+    """
     fitting = [
         store
         for store in stores
@@ -53,7 +61,12 @@ def find_store(
         and store.device_id != reading.device_id
         and store_room(store, rules.keep_free, _promised(store, housed)) >= reading.size.size_bytes
     ]
-    return min(fitting, key=lambda s: (_promised(s, housed) - s.available_bytes, s.path), default=None)
+
+    def rank(store: StoreReading) -> tuple[bool, int, str]:
+        is_near = any(path.startswith(f"{store.path}/") for path in near)
+        return not is_near, _promised(store, housed) - store.available_bytes, store.path
+
+    return min(fitting, key=rank, default=None)
 
 
 def unhoused(
@@ -79,4 +92,8 @@ def _unusable(store: StoreReading) -> str:
 def _promised(store: StoreReading, housed: Sequence[Housed]) -> int:
     """Return the bytes that earlier moves put on this store's disk; two stores may share one."""
     disk = (store.device_id, store.mount)
-    return sum(item.reading.size.size_bytes for item in housed if (item.store.device_id, item.store.mount) == disk)
+    return sum(
+        item.reading.size.size_bytes
+        for item in housed
+        if item.store is not None and (item.store.device_id, item.store.mount) == disk
+    )

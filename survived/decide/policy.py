@@ -8,11 +8,12 @@ always gives the same plan.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from survived.decide.housing import Housed, find_store, unhoused
+from survived.decide.choice import Choice, lack, outer
+from survived.decide.housing import Housed, unhoused
 from survived.decide.pressure import excess_bytes, excess_inodes, print_free
-from survived.decide.ranking import Reluctance, last_use, reluctance
 from survived.decide.reasons import (
     Moment,
     Need,
@@ -26,11 +27,11 @@ from survived.decide.reasons import (
     unneeded,
     worthless,
 )
+from survived.decide.together import Union, describe, grows_later, hindered, unite
 from survived.model import (
     CacheReading,
     CacheState,
     Filesystem,
-    Kind,
     Move,
     Observation,
     Plan,
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from survived.model import Gauge, Watermarks
-
-_ORDER = (Kind.CACHE, Kind.ENVIRONMENT, Kind.STATE)  # what can be rebuilt goes first
 
 
 def plan(
@@ -70,32 +69,70 @@ def plan(
     """
     moment = Moment(observation.time, failed or {}, paused, minute)
     needs = needs_of(observation, pressures, rules, gauges or {})
-    refusals: list[Refusal] = []
+    readings = sorted(observation.caches, key=lambda reading: (reading.cache.id, reading.cache.path))
+    stays = staying(observation, needs, rules)
+    unions = unite(observation, stays)
+    whys: dict[str, Why] = dict(stays)
+    for reading in readings:
+        if reading.cache.id not in whys and (why := _objection(reading, observation, needs, rules, unions, stays, moment)):
+            whys[reading.cache.id] = why
     candidates: list[tuple[CacheReading, Need]] = []
-    for reading in sorted(observation.caches, key=lambda reading: (reading.cache.id, reading.cache.path)):
-        why = unmovable(reading, needs, rules)
-        if why is None and reading.device_id is not None:
-            need = needs[reading.device_id]
-            why = (
-                enclosing(reading, observation.caches)
-                or worthless(reading, need, rules)
-                or unneeded(reading, need, rules)
-                or unhoused(reading, observation.stores, rules)
-                or passing(reading, need, rules, moment)
-            )
-            if why is None:
-                candidates.append((reading, need))
-        if why is not None:
-            refusals.append(_refusal(reading, why))
-    housed = _choose(candidates, needs, observation, rules)
-    moves = [_move(item, need, rules) for item in housed for reading, need in candidates if reading is item.reading]
-    refusals += [
-        _refusal(reading, _left_over(reading, need, housed, observation.stores, rules))
+    waiting: dict[str, Why] = {}
+    for reading in readings:
+        union = unions.get(reading.cache.id)
+        if union is not None and (why := hindered(reading, union, whys)) is not None:
+            waiting.setdefault(reading.cache.id, why)
+        elif reading.cache.id not in whys and (union is None or union.members[0] is reading):
+            candidates.append((union.reading if union is not None else reading, needs[reading.device_id or 0]))
+    whys = {**waiting, **whys}
+    housed = Choice(observation, rules).choose(candidates, needs)
+    moves = [
+        move
+        for item in housed
         for reading, need in candidates
-        if all(reading is not item.reading for item in housed)
+        if reading is item.reading
+        for move in _moves(item, need, rules, unions)
+    ]
+    moving = {move.cache_id for move in moves}
+    refusals = [
+        _refusal(reading, whys.get(reading.cache.id) or _left_over(reading, unions, needs, housed, observation.stores, rules))
+        for reading in readings
+        if reading.cache.id not in moving
     ]
     shares = tuple(_share(need.fs, observation.caches) for need in needs.values() if need.pressure is not Pressure.NORMAL)
-    return Plan(tuple(moves), tuple(sorted(refusals, key=lambda refusal: (refusal.cache_id, refusal.path))), shares)
+    return Plan(tuple(moves), tuple(refusals), shares)
+
+
+def staying(observation: Observation, needs: Mapping[int, Need], rules: Rules) -> dict[str, Why]:
+    """Return what lastingly speaks against each cache for what it is and where it lies, by id."""
+    whys = {}
+    for reading in observation.caches:
+        why = unmovable(reading, needs, rules) or enclosing(reading, observation.caches)
+        if why is not None:
+            whys[reading.cache.id] = why
+    return whys
+
+
+def _objection(
+    reading: CacheReading,
+    observation: Observation,
+    needs: Mapping[int, Need],
+    rules: Rules,
+    unions: Mapping[str, Union],
+    stays: Mapping[str, Why],
+    moment: Moment,
+) -> Why | None:
+    """Return what speaks against moving a cache that may be moved, with all that goes together with it."""
+    union, need = unions.get(reading.cache.id), needs[reading.device_id or 0]
+    whole = union.reading if union is not None else reading
+    is_purged = reading.cache.purge_command is not None
+    return (
+        worthless(whole, need, rules)
+        or grows_later(reading, observation, stays, union)
+        or unneeded(whole, need, rules)
+        or (None if is_purged else unhoused(whole, observation.stores, rules))
+        or passing(reading, need, rules, moment)
+    )
 
 
 def _refusal(reading: CacheReading, why: Why) -> Refusal:
@@ -138,7 +175,8 @@ def _over_budget(observation: Observation, rules: Rules) -> dict[int, int]:
     total: dict[int, int] = {}
     for reading in _outermost(observation.caches):
         wanted = reading.cache.kind in rules.kinds or reading.cache.move is True
-        if reading.device_id is not None and wanted and reading.cache.move is not False:
+        kept = reading.cache.move is False or reading.cache.pinned is not None
+        if reading.device_id is not None and wanted and not kept:
             total[reading.device_id] = total.get(reading.device_id, 0) + reading.size.size_bytes
     return {device: size - rules.budget_bytes for device, size in total.items() if size > rules.budget_bytes}
 
@@ -157,90 +195,23 @@ def _share(fs: Filesystem, caches: Sequence[CacheReading]) -> Share:
     return Share(fs.mount, min(yours, fs.used_bytes), fs.used_bytes)
 
 
-def _choose(
-    candidates: Sequence[tuple[CacheReading, Need]],
+def _left_over(
+    reading: CacheReading,
+    unions: Mapping[str, Union],
     needs: Mapping[int, Need],
-    observation: Observation,
+    housed: Sequence[Housed],
+    stores: Sequence[StoreReading],
     rules: Rules,
-) -> list[Housed]:
-    """
-    Return few moves that meet every need.
-
-    Caches above their own limit first, in any case; then by kind, and of one kind those that nobody uses, if they free
-    enough: the smallest cache that suffices alone, else the one that helps most, and the same again for the rest.
-    """
-    stores = observation.stores
-    housed: list[Housed] = []
-    offenders = [reading for reading, _ in candidates if is_over_limit(reading)]
-    for reading in sorted(offenders, key=lambda r: (-r.size.reclaimable_bytes, r.cache.id)):
-        housed = _with(housed, reading, stores, rules)
-    for need in needs.values():
-        for kind in _ORDER:
-            pool = [reading for reading, its in candidates if its is need and reading.cache.kind is kind]
-            steps = {reading.cache.path: reluctance(reading, observation.time, stores) for reading in pool}
-            for step in Reluctance:
-                willing = [reading for reading in pool if steps[reading.cache.path] <= step]
-                tried = _fill(housed, willing, need, stores, rules)
-                if step is Reluctance.SLOWED or not any(_lack(need, tried)):
-                    housed = tried
-                    break
-    return housed
-
-
-def _fill(housed: list[Housed], pool: list[CacheReading], need: Need, stores: Sequence[StoreReading], rules: Rules) -> list[Housed]:
-    """Return the moves with as many from the pool as one filesystem needs."""
-    pool = list(pool)
-    while any(lack := _lack(need, housed)) and (best := _best(pool, lack, housed)) is not None:
-        pool.remove(best)
-        housed = _with(housed, best, stores, rules)
-    return housed
-
-
-def _with(housed: list[Housed], reading: CacheReading, stores: Sequence[StoreReading], rules: Rules) -> list[Housed]:
-    """Return the moves with one more in place of those inside it; unchanged where no store has room for it."""
-    if _outer(reading, housed) is not None:
-        return housed
-    kept = [item for item in housed if not is_below(item.reading.cache.path, reading.cache.path)]
-    store = find_store(reading, stores, rules, kept)
-    return housed if store is None else [*kept, Housed(reading, store)]
-
-
-def _outer(reading: CacheReading, housed: Sequence[Housed]) -> CacheReading | None:
-    """Return the chosen cache that a cache lies in (or is)."""
-    return next((i.reading for i in housed if is_below(reading.cache.path, i.reading.cache.path)), None)
-
-
-def _lack(need: Need, housed: Sequence[Housed]) -> tuple[int, int]:
-    """Return the bytes and inodes that are still missing on one filesystem after what is chosen."""
-    moved = [item.reading for item in housed if item.reading.device_id == need.fs.device_id]
-    freed = sum(reading.size.reclaimable_bytes for reading in moved)
-    return max(0, need.size_bytes - freed), max(0, need.inodes - sum(map(count_entries, moved)))
-
-
-def _best(pool: Sequence[CacheReading], lack: tuple[int, int], housed: Sequence[Housed]) -> CacheReading | None:
-    """Return the candidate that suffices with the fewest bytes to copy, else the one that helps most, if any helps."""
-    free = [reading for reading in pool if _outer(reading, housed) is None]
-    enough = [r for r in free if r.size.reclaimable_bytes >= lack[0] and count_entries(r) >= lack[1]]
-    if enough:
-        return min(enough, key=lambda r: (r.size.size_bytes, last_use(r), r.cache.id))
-    helping = [reading for reading in free if _help(reading, lack) > 0]
-    return min(helping, key=lambda r: (-_help(r, lack), last_use(r), r.cache.id), default=None)
-
-
-def _help(reading: CacheReading, lack: tuple[int, int]) -> float:
-    """Return how much of what is missing a cache would free, as a sum of two shares."""
-    parts = zip((reading.size.reclaimable_bytes, count_entries(reading)), lack, strict=True)
-    return sum(min(1.0, part / whole) for part, whole in parts if whole > 0)
-
-
-def _left_over(reading: CacheReading, need: Need, housed: Sequence[Housed], stores: Sequence[StoreReading], rules: Rules) -> Why:
+) -> Why:
     """Return why a cache that could be moved alone is not part of the plan."""
-    if (outer := _outer(reading, housed)) is not None:
-        return Reason.ENOUGH, f"moves together with {outer.cache.id} ('{outer.cache.path}')"
+    if (around := outer(reading, housed)) is not None:
+        return Reason.ENOUGH, f"moves together with {around.cache.id} ('{around.cache.path}')"
+    need, union = needs[reading.device_id or 0], unions.get(reading.cache.id)
+    whole = union.reading if union is not None else reading
     fs, low = need.fs, print_free(rules.bytes_marks.low, "bytes")
-    if is_over_limit(reading) or any(_lack(need, housed)):
+    if is_over_limit(whole) or any(lack(need, housed)):
         no_help = Reason.NOTHING_FREED, f"would free nothing of what {fs.mount} lacks"
-        return unhoused(reading, stores, rules, housed) or no_help
+        return unhoused(whole, stores, rules, housed) or no_help
     moved = [item.reading for item in housed if item.reading.device_id == fs.device_id]
     if not moved:
         return Reason.ENOUGH, f"{fs.mount} is at {print_share(fs.usage)} and low is {low}: nothing is left to free"
@@ -249,24 +220,37 @@ def _left_over(reading: CacheReading, need: Need, housed: Sequence[Housed], stor
     return Reason.ENOUGH, f"moving {names} brings {fs.mount} to {print_share(max(0.0, after))}, low is {low}"
 
 
-def _move(item: Housed, need: Need, rules: Rules) -> Move:
-    reading, size, fs = item.reading, item.reading.size, need.fs
-    frees = f"moving frees {print_bytes(size.reclaimable_bytes)}"
+def _moves(item: Housed, need: Need, rules: Rules, unions: Mapping[str, Union]) -> list[Move]:
+    """Return the moves of what is chosen: of a union one for each of its members, with what comes back at that step."""
+    union = next((union for union in unions.values() if union.reading is item.reading), None)
+    if union is None:
+        return [_move(item.reading, item.store, item.reading.size.reclaimable_bytes, need, rules)]
+    moves = []
+    for member, freed in zip(union.members, union.freed_bytes, strict=True):
+        move = _move(member, item.store, freed, need, rules)
+        moves.append(replace(move, why=f"{move.why}; {describe(member, union)}"))
+    return moves
+
+
+def _move(reading: CacheReading, store: StoreReading | None, freed: int, need: Need, rules: Rules) -> Move:
+    size, fs, command = reading.size, need.fs, reading.cache.purge_command
+    frees = f"{'moving' if command is None else 'purging'} frees"
+    amount = print_bytes(freed)
     if is_over_limit(reading):
         limit = print_bytes(reading.cache.limit_bytes or 0)
-        why = f"{print_bytes(size.size_bytes)} is over its limit of {limit}; {frees}"
+        why = f"{print_bytes(size.size_bytes)} is over its limit of {limit}; {frees} {amount}"
     elif need.pressure is Pressure.NORMAL or (need.size_bytes == need.over_budget_bytes > 0):
         over, budget = print_bytes(need.over_budget_bytes), print_bytes(rules.budget_bytes or 0)
-        why = f"the caches on {fs.mount} are {over} over their budget of {budget}; {frees}"
+        why = f"the caches on {fs.mount} are {over} over their budget of {budget}; {frees} {amount}"
     elif need.size_bytes > 0:
         mark = _mark_reached(fs.usage, fs.used_bytes + fs.available_bytes, rules.bytes_marks, "bytes")
         low = print_free(rules.bytes_marks.low, "bytes")
-        why = f"{fs.mount} is at {print_share(fs.usage)}, {mark}; {frees} towards {low}"
+        why = f"{fs.mount} is at {print_share(fs.usage)}, {mark}; {frees} {amount} towards {low}"
     else:
         mark = _mark_reached(fs.inodes_usage, fs.inodes_used + fs.inodes_available, rules.inodes_marks, "inodes")
-        frees = f"moving frees {count_entries(reading):,} towards {print_free(rules.inodes_marks.low, 'inodes')}"
+        frees += f" {count_entries(reading):,} towards {print_free(rules.inodes_marks.low, 'inodes')}"
         why = f"{fs.mount} has {print_share(fs.inodes_usage)} of its inodes in use, {mark}; {frees}"
-    return Move(reading.cache.id, reading.cache.path, item.store.path, size.size_bytes, size.reclaimable_bytes, why)
+    return Move(reading.cache.id, reading.cache.path, store.path if store else "", size.size_bytes, freed, why, command)
 
 
 def _mark_reached(usage: float, total: int, marks: Watermarks, what: str) -> str:

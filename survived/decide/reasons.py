@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.decide.pressure import print_free
-from survived.model import CacheReading, CacheState, Filesystem, Kind, Pressure, Reason
+from survived.model import Cache, CacheReading, CacheState, Filesystem, Kind, Pressure, Reason
 from survived.units import print_bytes, print_seconds, print_share
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Why = tuple[Reason, str]
 
 _PLURAL = {Kind.CACHE: "caches", Kind.ENVIRONMENT: "environments", Kind.STATE: "state directories"}
-_WORTH = 0.1  # moving must free at least this share of what it copies
+WORTH = 0.1  # moving must free at least this share of what it copies
 _MANY_INODES = 100  # fewer entries than this help no filesystem that is out of inodes
 
 
@@ -40,6 +40,12 @@ class Need:
 def is_below(path: str, top: str) -> bool:
     """Tell whether `path` is `top` or lies below it, by name alone."""
     return path == top or path.startswith(top.rstrip("/") + "/")
+
+
+def table_of(cache: Cache) -> str:
+    """Return the table of the configuration that speaks about one cache, as TOML has it: a name with a colon is quoted."""
+    plain = cache.id.replace("-", "").replace("_", "").isalnum()
+    return f"[caches.{cache.id}]" if plain else f'[caches."{cache.id}"]'
 
 
 def is_over_limit(reading: CacheReading) -> bool:
@@ -61,10 +67,12 @@ def unmovable(reading: CacheReading, needs: Mapping[int, Need], rules: Rules) ->
 def enclosing(reading: CacheReading, others: Iterable[CacheReading]) -> Why | None:
     """Return the cache below this one that the user told us not to move: the outer one would take it along."""
     for other in others:
-        kept = other.cache.move is False and other.state is CacheState.HOME
-        if kept and other.cache.path != reading.cache.path and is_below(other.cache.path, reading.cache.path):
-            inner = f"contains '{other.cache.path}', and [caches.{other.cache.id}] says move = false"
-            return Reason.SWITCHED_OFF, inner
+        said = other.cache.pinned or (f"{table_of(other.cache)} says move = false" if other.cache.move is False else None)
+        if said is None or other.state is not CacheState.HOME or other.cache.path == reading.cache.path:
+            continue
+        if is_below(other.cache.path, reading.cache.path):
+            reason = Reason.PINNED if other.cache.pinned is not None else Reason.SWITCHED_OFF
+            return reason, f"contains '{other.cache.path}', and {said}"
     return None
 
 
@@ -75,7 +83,7 @@ def worthless(reading: CacheReading, need: Need, rules: Rules) -> Why | None:
     smallest = 0 if is_over_limit(reading) or rich_in_inodes else rules.min_size_bytes
     if size.size_bytes < smallest:
         return Reason.TOO_SMALL, f"{print_bytes(size.size_bytes)} is under the {print_bytes(smallest)} of min_size"
-    if size.reclaimable_bytes < size.size_bytes * _WORTH or size.reclaimable_bytes < smallest * _WORTH:
+    if size.reclaimable_bytes < size.size_bytes * WORTH or size.reclaimable_bytes < smallest * WORTH:
         frees = f"moving {print_bytes(size.size_bytes)} would free {print_bytes(size.reclaimable_bytes)}"
         shares = f" (with {', '.join(reading.cache.shares_links_with)})" if reading.cache.shares_links_with else ""
         return Reason.NOTHING_FREED, f"hard-linked elsewhere{shares}: {frees}"
@@ -121,12 +129,12 @@ def passing(reading: CacheReading, need: Need, rules: Rules, moment: Moment) -> 
         return Reason.RECENT, f"changed {ago} ago, moves after {settle} of quiet"
     if moment.paused:
         return Reason.PAUSED, "moving is paused; survivectl resume ends that"
-    if need.pressure is not Pressure.FLOOD and (span := _quiet_span(moment.minute, rules.quiet_hours)) is not None:
+    if need.pressure is not Pressure.FLOOD and (span := quiet_span(moment.minute, rules.quiet_hours)) is not None:
         return Reason.QUIET_HOURS, f"quiet hours until {span[1] // 60:02d}:{span[1] % 60:02d}, which only a flood breaks"
     return None
 
 
-def _quiet_span(minute: int | None, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+def quiet_span(minute: int | None, spans: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
     """Return the span of quiet hours that a minute of the day lies in; one may go past midnight."""
     for begin, end in spans:
         if minute is not None and (begin <= minute < end or (end <= begin and (minute >= begin or minute < end))):
@@ -154,14 +162,18 @@ def elsewhere(reading: CacheReading) -> Why | None:
 def unwanted(reading: CacheReading, rules: Rules) -> Why | None:
     """Return why the user or the catalogue does not want it moved."""
     cache = reading.cache
+    if cache.pinned is not None:
+        return Reason.PINNED, f"never moved: {cache.pinned}"
+    if cache.purge_command is not None:  # to purge it is another wish than to move it
+        return None
     if cache.move is False:
-        return Reason.SWITCHED_OFF, f"move = false in [caches.{cache.id}]"
+        return Reason.SWITCHED_OFF, f"move = false in {table_of(cache)}"
     if cache.report_only is not None:
         return Reason.REPORT_ONLY, f"is only reported: {cache.report_only}"
     if cache.kind is Kind.TEMPORARY:
         return Reason.NOT_OPTED_IN, "temporary files are never moved"
     if cache.kind not in rules.kinds and cache.move is not True:
-        ask = f'add "{cache.kind}" to kinds in [move], or set move = true in [caches.{cache.id}]'
+        ask = f'add "{cache.kind}" to kinds in [move], or set move = true in {table_of(cache)}'
         return Reason.NOT_OPTED_IN, f"{_PLURAL[cache.kind]} are moved only when you say so: {ask}"
     return None
 

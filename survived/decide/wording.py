@@ -1,8 +1,8 @@
 """
-The texts of notices: plain, short enough for a chat.
+The texts of notices about pressure and about moves: plain, short enough for a chat.
 
-In this order: what happened, what we did about it, what is left to do with the exact command, how to undo it. A title
-has 70 characters at most and starts with the host, because a person gets notices from eight of them.
+In this order: what happened, what we did about it, what is left to do with the exact command, what grew, how to undo it.
+A title has 70 characters at most and starts with the host, because a person gets notices from eight of them.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from survived.decide.pressure import excess_bytes, excess_inodes, print_free
-from survived.decide.reasons import is_below
-from survived.model import CacheState, Kind, Level, LinkState, Notice, Pressure, Reason, Verb
-from survived.units import print_bytes, print_seconds, print_share
+from survived.decide.evidence import LISTED, explanation, remedies
+from survived.decide.pressure import excess_bytes, excess_inodes
+from survived.decide.retelling import retell
+from survived.decide.sentences import DID, HAPPENED, LEFT, UNDO, clean, notice
+from survived.model import CacheState, Kind, Level, Pressure, Reason, Topic, Verb
+from survived.units import print_bytes, print_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from survived.model import CacheReading, Filesystem, LinkReading, Observation, Operation, Plan, Refusal, Rules, StoreReading
+    from survived.decide.evidence import Evidence
+    from survived.decide.sentences import Voice
+    from survived.model import CacheReading, Filesystem, Mark, Move, Notice, Observation, Operation, Plan, Refusal, Rules
 
-_TITLE = 70
-_LISTED = 5
 _MOUNT = 24  # of a longer mount point its end names it
 _YOURSELF = frozenset({Reason.NOT_OPTED_IN, Reason.REPORT_ONLY, Reason.TOO_SMALL})
 _PASSING = frozenset({Reason.BUSY, Reason.RECENT, Reason.COOLDOWN, Reason.UNSETTLED})
-_BY_HAND = "du -xh --max-depth=2 ~ | sort -h | tail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Fullness:
     fs: Filesystem
     quantity: str
     usage: float
-    high: str
-    low: str
-    flood: str
+    high: Mark
+    low: Mark
+    flood: Mark
     excess: int
 
 
@@ -51,6 +52,14 @@ class _Episode(Protocol):
     def first_usage(self) -> float: ...
     @property
     def worst_usage(self) -> float: ...
+    @property
+    def told_usage(self) -> float: ...
+    @property
+    def told_at(self) -> float: ...
+    @property
+    def moved(self) -> tuple[str, ...]: ...
+    @property
+    def freed_bytes(self) -> int: ...
 
 
 def fullness(fs: Filesystem, rules: Rules, quantity: str | None = None) -> Fullness:
@@ -63,238 +72,278 @@ def fullness(fs: Filesystem, rules: Rules, quantity: str | None = None) -> Fulln
     marks, usage, excess = (
         (rules.bytes_marks, fs.usage, in_bytes) if quantity == "bytes" else (rules.inodes_marks, fs.inodes_usage, in_inodes)
     )
-    high, low, flood = (print_free(mark, quantity) for mark in (marks.high, marks.low, marks.flood))
-    return Fullness(fs, quantity, usage, high, low, flood, excess)
+    return Fullness(fs, quantity, usage, marks.high, marks.low, marks.flood, excess)
 
 
 def pressure(
-    host: str,
-    full: Fullness,
-    state: Pressure,
-    observation: Observation,
-    plan: Plan,
-    growers: Sequence[tuple[str, int]],
-    now: float,
+    voice: Voice, full: Fullness, state: Pressure, observation: Observation, plan: Plan, found: Evidence | None, now: float
 ) -> Notice:
     """Return the notice that pressure begins, or has become a flood."""
-    fs = full.fs
-    mark = f"flood is {full.flood}" if state is Pressure.FLOOD else f"high is {full.high}"
-    left = (
-        f"{print_bytes(fs.available_bytes)} of {print_bytes(fs.capacity_bytes)} are available"
-        if full.quantity == "bytes"
-        else f"{fs.inodes_available:,} inodes are available"
-    )
-    lines = [f"{_standing(full)} ({mark}): {left}."]
-    if growers:
-        grew = ", ".join(f"{name} +{print_bytes(size)}" for name, size in growers[:_LISTED])
-        lines.append(f"Grew most lately: {grew}.")
-    here = {reading.cache.id for reading in _readings(fs, observation)}
-    moves = [move for move in plan.moves if move.cache_id in here]
-    if moves:
-        names = ", ".join(f"{move.cache_id} ({print_bytes(move.reclaimable_bytes)})" for move in moves[:_LISTED])
-        more = f" and {len(moves) - _LISTED} more" if len(moves) > _LISTED else ""
-        disks = ", ".join(f"'{path}'" for path in dict.fromkeys(move.store_path for move in moves))
-        lines.append(f"Moving to {disks}, until {full.low}: {names}{more}.")
-        lines.append("Nothing is left for you to do. To hold it: survivectl pause 1h. To undo a move: survivectl restore ID")
-    elif any(refusal.reason is Reason.PAUSED and refusal.cache_id in here for refusal in plan.refusals):
-        lines.append("Nothing is moved, because moving is paused. To go on: survivectl resume")
-    elif waiting := [r for r in plan.refusals if r.cache_id in here and r.reason in _PASSING]:
-        named = "; ".join(f"{refusal.cache_id}: {refusal.text}" for refusal in waiting[:_LISTED])
-        lines.append(f"Waiting for what could be moved: {named}.")
-        lines.append("It follows by itself. To see all: survivectl plan")
+    fs, is_flood = full.fs, state is Pressure.FLOOD
+    standing, left = _standing(voice, full), _left(voice, full)
+    if is_flood:
+        mark, headline = _mark(voice, full, full.flood), voice.say("FLOOD: {standing}", standing=standing)
+        happened = voice.say("{standing} (flood is {mark}): {left}.", standing=standing, mark=mark, left=left)
     else:
-        lines.append("Nothing can be moved at the moment. To see why: survivectl plan")
-    level = Level.FAILURE if state is Pressure.FLOOD else Level.WARNING
-    loud = "FLOOD: " if state is Pressure.FLOOD else ""
-    return _notice("pressure", level, f"{host}: {loud}{_standing(full)}", lines, now)
+        mark, headline = _mark(voice, full, full.high), standing
+        happened = voice.say("{standing} (high is {mark}): {left}.", standing=standing, mark=mark, left=left)
+    parts = _doing(voice, full, observation, plan)
+    parts[HAPPENED] = [happened, *explanation(voice, fs, found)]
+    parts[LEFT] += remedies(voice, fs, found)
+    topic, level = (Topic.FLOOD, Level.FAILURE) if is_flood else (Topic.PRESSURE, Level.WARNING)
+    return notice(voice, topic, level, headline, parts, now)
 
 
-def recovered(host: str, fs: Filesystem, episode: _Episode, now: float) -> Notice:
-    """Return the notice that pressure has ended: how long it lasted, from what to what."""
-    usage, of = (fs.usage, "") if episode.quantity == "bytes" else (fs.inodes_usage, " of its inodes")
-    at_most = "" if episode.worst_usage < episode.first_usage + 0.01 else f" (at most {print_share(episode.worst_usage)})"
-    lines = [
-        f"The pressure on {fs.mount} lasted {print_seconds(max(0.0, now - episode.since))}.",
-        f"It went from {print_share(episode.first_usage)}{of} to {print_share(usage)}{at_most}.",
-        "Nothing is left to do. What lives on a data disk now: survivectl list",
-    ]
-    return _notice("recovered", Level.SUCCESS, f"{host}: {fs.mount} has recovered, {print_share(usage)}{of}", lines, now)
-
-
-def stuck(host: str, full: Fullness, observation: Observation, plan: Plan, now: float) -> Notice:
+def stuck(voice: Voice, full: Fullness, observation: Observation, plan: Plan, found: Evidence | None, now: float) -> Notice:
     """Return the notice that nothing can be moved: the biggest caches, why each stays, and what helps."""
-    fs = full.fs
-    lack = print_bytes(full.excess) if full.quantity == "bytes" else f"{full.excess:,} inodes"
-    lines = [f"{_standing(full)} (high is {full.high}), {lack} must go to reach {full.low}, and nothing can be moved."]
-    reasons = {(refusal.cache_id, refusal.path): refusal for refusal in plan.refusals}
-    biggest = sorted(_readings(fs, observation), key=lambda r: (-r.size.size_bytes, r.cache.id))
-    listed = [(r, reasons[key]) for r in biggest if (key := (r.cache.id, r.cache.path)) in reasons][:_LISTED]
-    if listed:
-        lines.append("The biggest caches on it:")
-        lines += [f"- {r.cache.id}, {print_bytes(r.size.size_bytes)}: {refusal.text}" for r, refusal in listed]
+    standing = _standing(voice, full)
+    happened = voice.say(
+        "{standing} (high is {mark}), {lack} must go to reach {low}, and nothing can be moved.",
+        standing=standing, mark=_mark(voice, full, full.high), lack=_lack(voice, full), low=_mark(voice, full, full.low),
+    )  # fmt: skip
+    parts = _helpless(voice, full, observation, plan, found)
+    parts[HAPPENED] = [happened, *explanation(voice, full.fs, found)]
+    headline = voice.say("{standing}, nothing can be moved", standing=standing)
+    return notice(voice, Topic.STUCK, Level.WARNING, headline, parts, now)
+
+
+def worse(
+    voice: Voice, full: Fullness, episode: _Episode, observation: Observation, plan: Plan, found: Evidence | None, now: float
+) -> Notice:
+    """Return the notice that a disk under pressure is fuller by a point or more than when it was told last."""
+    was = print_share(episode.told_usage)
+    happened = voice.say(
+        "{standing} (high is {mark}): {left}. It was at {was} when that was told last, {ago} ago.",
+        standing=_standing(voice, full), mark=_mark(voice, full, full.high), left=_left(voice, full), was=was,
+        ago=voice.duration(now - episode.told_at),
+    )  # fmt: skip
+    headline = voice.say("{standing}, worse than {was}", standing=_standing(voice, full), was=was)
+    return _lasting(voice, Topic.WORSE, headline, happened, full, observation, plan, found, now)
+
+
+def still(
+    voice: Voice, full: Fullness, episode: _Episode, observation: Observation, plan: Plan, found: Evidence | None, now: float
+) -> Notice:
+    """Return the reminder that pressure lasts."""
+    ago = voice.duration(now - episode.since)
+    happened = voice.say(
+        "{standing} (high is {mark}): {left}. It has been above the marks for {ago}.",
+        standing=_standing(voice, full), mark=_mark(voice, full, full.high), left=_left(voice, full), ago=ago,
+    )  # fmt: skip
+    headline = voice.say("{standing}, still, for {ago}", standing=_standing(voice, full), ago=ago)
+    return _lasting(voice, Topic.STILL, headline, happened, full, observation, plan, found, now)
+
+
+def recovered(voice: Voice, fs: Filesystem, episode: _Episode, now: float) -> Notice:
+    """Return the notice that pressure has ended: how long it lasted, from what to what, and what was moved for it."""
+    usage = print_share(fs.usage if episode.quantity == "bytes" else fs.inodes_usage)
+    values = {"first": print_share(episode.first_usage), "usage": usage, "worst": print_share(episode.worst_usage)}
+    lasted = voice.duration(now - episode.since)
+    lines = [voice.say("The pressure on {mount} lasted {duration}.", mount=fs.mount, duration=lasted)]
+    is_worse = episode.worst_usage >= episode.first_usage + 0.01
+    if episode.quantity == "bytes":
+        text = "It went from {first} to {usage} (at most {worst})." if is_worse else "It went from {first} to {usage}."
+        headline = voice.say("{mount} has recovered, {usage}", mount=fs.mount, usage=usage)
     else:
-        lines.append("No cache that we know lies on it.")
-    lines.append("What helps:")
-    lines += [f"- {hint}" for hint in _hints(listed, observation)]
-    return _notice("stuck", Level.WARNING, f"{host}: {_standing(full)}, nothing can be moved", lines, now)
+        text = (
+            "It went from {first} of its inodes to {usage} (at most {worst})." if is_worse
+            else "It went from {first} of its inodes to {usage}."
+        )  # fmt: skip
+        headline = voice.say("{mount} has recovered, {usage} of its inodes", mount=fs.mount, usage=usage)
+    lines.append(voice.say(text, **values))
+    left = voice.say("Nothing is left to do. What lives on a data disk: {command}", command="survivectl list")
+    parts = {HAPPENED: lines, LEFT: [left]}
+    if episode.moved:
+        names, freed = voice.row(episode.moved, LISTED), print_bytes(episode.freed_bytes)
+        parts[DID] = [voice.say("Moved meanwhile: {names}. That freed {size}.", names=names, size=freed)]
+        words = " ".join(shlex.quote(name) for name in episode.moved)
+        parts[UNDO] = [voice.say("To undo it: {command}", command=f"survivectl restore {words}")]
+    return notice(voice, Topic.RECOVERED, Level.SUCCESS, headline, parts, now)
 
 
-def moved(host: str, operation: Operation, before: Filesystem | None, after: Filesystem | None, now: float) -> Notice:
+def moved(voice: Voice, operation: Operation, before: Filesystem | None, after: Filesystem | None, now: float) -> Notice:
     """Return the notice that something was relocated, restored or rehomed, with the command that undoes it."""
-    name = operation.cache_id or operation.source
-    ends = f"'{operation.source}' ({print_bytes(operation.size_bytes)}, {operation.files:,} files)"
-    word = shlex.quote(name)
+    name, word = operation.cache_id or operation.source, shlex.quote(operation.cache_id or operation.source)
+    values = {
+        "source": operation.source, "target": operation.target, "origin": operation.origin, "name": name,
+        "size": print_bytes(operation.size_bytes), "files": f"{operation.files:,}",
+    }  # fmt: skip
     if operation.verb is Verb.RESTORE:
-        lines = [f"{ends} is at home again; it came from '{operation.target}'."]
-        topic, title, undo = "restored", f"{name} is at home again", f"survivectl relocate {word}"
+        did = [voice.say("'{source}' ({size}, {files} files) is at home again; it came from '{target}'.", **values)]
+        topic, headline = Topic.RESTORED, voice.say("{name} is at home again", **values)
+        undo = f"survivectl relocate {word}"
     elif operation.verb is Verb.REHOME:
-        lines = [f"{ends} moved from '{operation.origin}' to '{operation.target}'. Its path stays the same."]
+        text = "'{source}' ({size}, {files} files) moved from '{origin}' to '{target}'. Its path stays the same."
+        did = [voice.say(text, **values)]
         disk = operation.origin.partition("/survived/trees/")[0]
-        topic, title, undo = "rehomed", f"{name} moved to another data disk", f"survivectl rehome {word} --to {shlex.quote(disk)}"
+        topic, headline = Topic.REHOMED, voice.say("{name} moved to another data disk", **values)
+        undo = f"survivectl rehome {word} --to {shlex.quote(disk)}"
         before = after = None  # of the path's own filesystem, which gained nothing
     else:
-        freed = operation.freed_bytes
-        if freed == 0 and before is not None and after is not None:
-            freed = max(0, before.used_bytes - after.used_bytes)
-        lines = [f"{ends} lives at '{operation.target}' now, behind a link. Its path stays the same."]
-        lines.append(f"That freed {print_bytes(freed)}.")
-        topic, title, undo = "relocated", f"{name} relocated, {print_bytes(freed)} freed", f"survivectl restore {word}"
+        freed = print_bytes(freed_bytes(operation, before, after))
+        text = "'{source}' ({size}, {files} files) lives at '{target}' now, behind a link. Its path stays the same."
+        did = [voice.say(text, **values), voice.say("That freed {freed}.", freed=freed)]
+        topic, headline = Topic.RELOCATED, voice.say("{name} relocated, {freed} freed", freed=freed, **values)
+        undo = f"survivectl restore {word}"
+    parts: dict[str, list[str]] = {DID: did, UNDO: [voice.say("To undo it: {command}", command=undo)]}
     if before is not None and after is not None:
+        usages = {"before": print_share(before.usage), "after": print_share(after.usage)}
         left = print_bytes(after.available_bytes)
-        lines.append(f"{after.mount} went from {print_share(before.usage)} to {print_share(after.usage)}, {left} are available.")
-    lines.append(
-        f"{operation.note} Look at them. To undo it: {undo}" if operation.note else f"Nothing is left to do. To undo it: {undo}"
-    )
-    return _notice(topic, Level.SUCCESS, f"{host}: {title}", lines, now)
+        text = "{mount} went from {before} to {after}, {left} are available."
+        parts[HAPPENED] = [voice.say(text, mount=after.mount, left=left, **usages)]
+    if operation.note:
+        parts[LEFT] = [clean(operation.note), voice.say("Look at them.")]
+    else:
+        parts[LEFT] = [voice.say("Nothing is left to do.")]
+    return notice(voice, topic, Level.SUCCESS, headline, parts, now)
 
 
-def failed(host: str, verb: Verb, cache_id: str, source: str, error: str, now: float) -> Notice:
+def freed_bytes(operation: Operation, before: Filesystem | None, after: Filesystem | None) -> int:
+    """Return what a relocation gave back to its filesystem: as the engine counted it, else by two readings."""
+    if operation.freed_bytes == 0 and before is not None and after is not None:
+        return max(0, before.used_bytes - after.used_bytes)
+    return operation.freed_bytes
+
+
+def failed(voice: Voice, verb: Verb, cache_id: str, source: str, error: str, now: float) -> Notice:
     """Return the notice that an operation failed. `error` says what we did about it."""
     name = cache_id or source
-    lines = [error, f"This is about '{source}'. To see how it stands: survivectl status"]
-    lines.append(f"To try again: survivectl {verb} {shlex.quote(name)}")
-    return _notice("failed", Level.FAILURE, f"{host}: {name} was not {verb}d", lines, now)
+    headline = {
+        Verb.RELOCATE: voice.say("{name} was not relocated", name=name),
+        Verb.RESTORE: voice.say("{name} was not restored", name=name),
+        Verb.REHOME: voice.say("{name} was not rehomed", name=name),
+    }[verb]
+    see = voice.say("This is about '{source}'. To see how it stands: {command}", source=source, command="survivectl status")
+    again = voice.say("To try again: {command}", command=f"survivectl {verb} {shlex.quote(name)}")
+    parts = {HAPPENED: [retell(voice, clean(error))], LEFT: [see, again]}
+    return notice(voice, Topic.FAILED, Level.FAILURE, headline, parts, now)
 
 
-def trouble(host: str, title: str, text: str, now: float) -> Notice:
+def trouble(voice: Voice, title: str, text: str, now: float) -> Notice:
     """Return the notice of something that concerns no cache; `text` says what is left to do."""
-    return _notice("trouble", Level.WARNING, f"{host}: {title}", [text], now)
+    return notice(voice, Topic.TROUBLE, Level.WARNING, voice.say(title), {HAPPENED: [clean(text)]}, now)
 
 
-def disk_gone(host: str, store: StoreReading, observation: Observation, now: float, *, was_ok: bool) -> Notice:
-    """Return the notice that a data disk vanished, or could not be used from the start."""
-    lines = [f"'{store.path}' cannot be used: {store.reason or 'no reason known'}."]
-    lost = [r.cache.id for r in observation.caches if r.target and is_below(r.target, store.path)]
-    if lost:
-        lines.append(f"These live there and cannot be opened until it is back: {', '.join(lost)}.")
-        lines.append("Where a tool fails on that (uv, npm, go, cargo do), an empty directory until then: survivectl standin ID")
-    lines.append("Nothing is written to it meanwhile. Mount it again, then: survivectl check")
-    what = "has vanished" if was_ok else "cannot be used"
-    level = Level.FAILURE if was_ok else Level.WARNING
-    return _notice("disk", level, f"{host}: data disk {_disk(store)} {what}", lines, now)
+# ---- what is done, and what helps -----------------------------------------------------------------------------------------
 
 
-def disk_back(host: str, store: StoreReading, now: float) -> Notice:
-    """Return the notice that a data disk is there again."""
-    free = print_bytes(store.available_bytes)
-    lines = [f"'{store.path}' can be used again, {free} are available.", "Nothing is left to do."]
-    return _notice("disk", Level.INFO, f"{host}: data disk {_disk(store)} is back", lines, now)
+def moves_on(fs: Filesystem, observation: Observation, plan: Plan) -> list[Move]:
+    """Return what the plan moves away from one filesystem."""
+    here = {reading.cache.id for reading in _readings(fs, observation)}
+    return [move for move in plan.moves if move.cache_id in here]
 
 
-def link(host: str, reading: LinkReading, state: LinkState, now: float) -> Notice:
-    """Return the notice that a link of ours is not what we left, with what is safe and what can be done about it."""
-    item, tree, path = reading.item, shlex.quote(reading.item.target), shlex.quote(reading.item.source)
-    size = print_bytes(item.size_bytes)
-    if state is LinkState.DANGLING:
-        lines = [
-            f"'{item.source}' leads to '{item.target}', and nothing is there any more, although the data disk is there.",
-            "Some tools' clean commands remove the directory behind a link. The data disk holds no copy of what was there.",
-            f"To begin anew behind the link: mkdir -m 700 {tree}",
-            f"To begin anew at home: rm {path}",
-        ]
-        return _notice("dangling", Level.WARNING, f"{host}: link leads nowhere: {item.cache_id}", lines, now)
-    what = {
-        LinkState.EATEN: ("is a directory again", "replaced by a directory"),
-        LinkState.GONE: ("is gone", "is gone"),
-        LinkState.ELSEWHERE: (f"leads to '{reading.leads_to}' now" if reading.leads_to else "is a file now", "leads elsewhere"),
-    }[state]
-    lines = [f"'{item.source}' was a link to '{item.target}', and {what[0]}. A tool's own clean command may have done that."]
-    lines.append(f"What was moved there is as it was ({size}); no link leads to it, and it takes room on the data disk.")
-    if state is LinkState.EATEN:
-        lines.append(f"To have both as one behind the link: survivectl orphans link {tree}")
-    elif state is LinkState.GONE:
-        lines.append(f"To have the link again: survivectl orphans link {tree}")
-    lines.append(f"To remove what was moved: survivectl orphans remove {tree}")
-    lines.append(f"To let the path be as it is now: survivectl orphans adopt {path}")
-    return _notice(state.value, Level.WARNING, f"{host}: link {what[1]}: {item.cache_id}", lines, now)
+def _lasting(
+    voice: Voice, topic: Topic, headline: str, happened: str, full: Fullness, observation: Observation, plan: Plan,
+    found: Evidence | None, now: float,
+) -> Notice:  # fmt: skip
+    """Return a notice about pressure that was told before: what is done about it now, or why nothing can be."""
+    doing = _doing(voice, full, observation, plan)
+    parts = doing if moves_on(full.fs, observation, plan) or _is_paused(plan) else _helpless(voice, full, observation, plan, found)
+    parts[HAPPENED] = [happened, *explanation(voice, full.fs, found)]
+    return notice(voice, topic, Level.WARNING, headline, parts, now)
 
 
-def merged(host: str, name: str, source: str, target: str, kept: Sequence[str], now: float) -> Notice:
-    """Return the notice that a stand-in was merged with what lies on its data disk."""
-    lines = [f"The data disk is back, and '{source}' leads to '{target}': what was there and what came since are one again."]
-    if kept:
-        names = ", ".join(f"'{path}'" for path in kept[:_LISTED]) + (
-            f" and {len(kept) - _LISTED} more" if len(kept) > _LISTED else ""
-        )
-        lines.append(f"Of these both sides had one. The later has the name, the earlier ends in .survived-earlier: {names}.")
-    lines.append("Look at them." if kept else "Nothing is left to do.")
-    return _notice("standin", Level.INFO, f"{host}: stand-in merged: {name}", lines, now)
+def _doing(voice: Voice, full: Fullness, observation: Observation, plan: Plan) -> dict[str, list[str]]:
+    """Return what is done about pressure, what is left, and how to undo it."""
+    here = {reading.cache.id for reading in _readings(full.fs, observation)}
+    moves = moves_on(full.fs, observation, plan)
+    if moves:
+        return _moving(voice, moves, _mark(voice, full, full.low))
+    if _is_paused(plan):
+        did = voice.say("Nothing is moved, because moving is paused.")
+        return {DID: [did], LEFT: [voice.say("To go on: {command}", command="survivectl resume")]}
+    if waiting := [r for r in plan.refusals if r.cache_id in here and r.reason in _PASSING]:
+        named = "; ".join(f"{clean(refusal.cache_id)}: {retell(voice, refusal.text)}" for refusal in waiting[:LISTED])
+        did = voice.say("Waiting for what could be moved: {named}.", named=named)
+        return {DID: [did], LEFT: [voice.say("It follows by itself. To see all: {command}", command="survivectl plan")]}
+    did = voice.say("Nothing can be moved at the moment.")
+    return {DID: [did], LEFT: [voice.say("To see why: {command}", command="survivectl plan")]}
 
 
-def disk_fills(host: str, store: StoreReading, rules: Rules, now: float) -> Notice:
-    """Return the notice that a data disk has reached what is kept free on it."""
-    lines = [
-        f"'{store.path}' has {print_bytes(store.available_bytes)} available; "
-        f"[data] keep_free allows {print_free(rules.keep_free, 'bytes')}{' used' if rules.keep_free.usage else ''}.",
-        "Nothing more is moved there.",
-        "Make room on it, or name another disk in [data] disks and run: survivectl reload",
-    ]
-    return _notice("disk", Level.WARNING, f"{host}: data disk {_disk(store)} is at {print_share(store.usage)}", lines, now)
+def _moving(voice: Voice, moves: Sequence[Move], low: str) -> dict[str, list[str]]:
+    """Return what moves where and what is purged; only what moves can be undone."""
+    parts: dict[str, list[str]] = {DID: [], UNDO: []}
+    relocated, purged = ([move for move in moves if (move.command is None) is moved] for moved in (True, False))
+    if relocated:
+        names = voice.row((f"{move.cache_id} ({print_bytes(move.reclaimable_bytes)})" for move in relocated), LISTED)
+        disks = voice.row(f"'{path}'" for path in dict.fromkeys(move.store_path for move in relocated))
+        words = " ".join(shlex.quote(move.cache_id) for move in relocated[:LISTED])
+        parts[DID].append(voice.say("Moving to {disks}, until {low}: {names}.", disks=disks, low=low, names=names))
+        parts[UNDO].append(voice.say("To undo it afterwards: {command}", command=f"survivectl restore {words}"))
+    if purged:
+        names = voice.row((f"{move.cache_id} ({print_bytes(move.reclaimable_bytes)})" for move in purged), LISTED)
+        parts[DID].append(voice.say("Emptying by the commands of their tools: {names}.", names=names))
+    parts[LEFT] = [voice.say("Nothing is left for you to do. To hold it: {command}", command="survivectl pause 1h")]
+    return parts
 
 
-def _disk(store: StoreReading) -> str:
-    """Return the user's directory on the data disk: of a disk that is gone, the mount is another one by now."""
-    return store.path.removesuffix("/survived")
+def _helpless(voice: Voice, full: Fullness, observation: Observation, plan: Plan, found: Evidence | None) -> dict[str, list[str]]:
+    """Return the biggest caches with what keeps each of them, and what a person can do."""
+    reasons = {(refusal.cache_id, refusal.path): refusal for refusal in plan.refusals}
+    biggest = sorted(_readings(full.fs, observation), key=lambda r: (-r.size.size_bytes, r.cache.id))
+    listed = [(r, reasons[key]) for r in biggest if (key := (r.cache.id, r.cache.path)) in reasons][:LISTED]
+    if listed:
+        did = [voice.say("Nothing was moved. The biggest caches on it:")]
+        for r, refusal in listed:
+            size, why = print_bytes(r.size.size_bytes), retell(voice, refusal.text)
+            did.append("- " + voice.say("{name}, {size}: {why}", name=r.cache.id, size=size, why=why))
+    else:
+        did = [voice.say("Nothing was moved: no cache that we know lies on it.")]
+    hints = [*remedies(voice, full.fs, found), *_hints(voice, listed, observation)]
+    return {DID: did, LEFT: [voice.say("What helps:"), *(f"- {hint}" for hint in hints)]}
 
 
-def _standing(full: Fullness) -> str:
+def _hints(voice: Voice, listed: Sequence[tuple[CacheReading, Refusal]], observation: Observation) -> list[str]:
+    """Return what a person can do, each with its command, for the reasons that hold the biggest caches."""
+    reasons = {refusal.reason for _, refusal in listed}
+    hints = []
+    if any(store.ok for store in observation.stores):
+        mine = [r for r, why in listed if why.reason in _YOURSELF][:1]
+        hints += [voice.say("Move it yourself: {command}", command=f"survivectl relocate {shlex.quote(r.cache.id)}") for r in mine]
+    else:
+        hints.append(voice.say("Name a data disk in [data] disks of config.toml, then: {command}", command="survivectl check"))
+    if Reason.NO_ROOM in reasons:
+        text = "Make room on the data disk, or name another one in [data] disks, then: {command}"
+        hints.append(voice.say(text, command="survivectl reload"))
+    if Reason.BUSY in reasons:
+        hints.append(voice.say("End the programs that are named above; the move follows by itself"))
+    cleanable = [r.cache for r, _ in listed if r.cache.kind is Kind.CACHE and r.cache.clean_command]
+    hints += [voice.say("Empty {name}: {command}", name=cache.id, command=cache.clean_command) for cache in cleanable[:2]]
+    hints.append(voice.say("See what else is big: {command}", command="survivectl hogs"))
+    return hints
+
+
+# ---- how it stands --------------------------------------------------------------------------------------------------------
+
+
+def _standing(voice: Voice, full: Fullness) -> str:
     mount = full.fs.mount if len(full.fs.mount) <= _MOUNT else f"…{full.fs.mount[-_MOUNT:]}"
     if full.quantity == "bytes":
-        return f"{mount} is at {print_share(full.usage)}"
-    return f"{mount} has {print_share(full.usage)} of its inodes in use"
+        return voice.say("{mount} is at {share}", mount=mount, share=print_share(full.usage))
+    return voice.say("{mount} has {share} of its inodes in use", mount=mount, share=print_share(full.usage))
+
+
+def _left(voice: Voice, full: Fullness) -> str:
+    fs = full.fs
+    if full.quantity == "bytes":
+        left, whole = print_bytes(fs.available_bytes), print_bytes(fs.capacity_bytes)
+        return voice.say("{left} of {whole} are available", left=left, whole=whole)
+    return voice.say("{count} inodes are available", count=f"{fs.inodes_available:,}")
+
+
+def _lack(voice: Voice, full: Fullness) -> str:
+    return print_bytes(full.excess) if full.quantity == "bytes" else voice.say("{count} inodes", count=f"{full.excess:,}")
+
+
+def _mark(voice: Voice, full: Fullness, mark: Mark) -> str:
+    return voice.mark(mark, full.quantity)
+
+
+def _is_paused(plan: Plan) -> bool:
+    return any(refusal.reason is Reason.PAUSED for refusal in plan.refusals)
 
 
 def _readings(fs: Filesystem, observation: Observation) -> list[CacheReading]:
     """Return the caches that lie on a filesystem."""
     return [r for r in observation.caches if r.device_id == fs.device_id and r.state is CacheState.HOME]
-
-
-def _hints(listed: Sequence[tuple[CacheReading, Refusal]], observation: Observation) -> list[str]:
-    """Return what a person can do, each with its command, for the reasons that hold the biggest caches."""
-    reasons = {refusal.reason for _, refusal in listed}
-    hints = []
-    if any(store.ok for store in observation.stores):
-        hints += [f"Move it yourself: survivectl relocate {r.cache.id}" for r, why in listed if why.reason in _YOURSELF][:1]
-    else:
-        hints.append("Name a data disk in [data] disks of config.toml, then: survivectl check")
-    if Reason.NO_ROOM in reasons:
-        hints.append("Make room on the data disk, or name another one in [data] disks, then: survivectl reload")
-    if Reason.BUSY in reasons:
-        hints.append("End the programs that are named above; the move follows by itself")
-    cleanable = [r.cache for r, _ in listed if r.cache.kind is Kind.CACHE and r.cache.clean_command]
-    hints += [f"Empty {cache.id}: {cache.clean_command}" for cache in cleanable[:2]]
-    hints.append(f"See what else is big: {_BY_HAND}")
-    return hints
-
-
-def _notice(topic: str, level: Level, title: str, lines: Sequence[str], now: float) -> Notice:
-    """Return a notice whose text is safe to send: names may hold line breaks and bytes that are not UTF-8."""
-    short = _plain(title)
-    if len(short) > _TITLE:
-        short = short[: _TITLE - 1] + "…"
-    return Notice(topic, level, short, "\n".join(_plain(line) for line in lines), now)
-
-
-def _plain(text: str) -> str:
-    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else "�" for char in readable)

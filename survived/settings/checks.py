@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import ConfigError
+from survived.model import Kind
 from survived.settings.catalog import find_rule, load_rules
 from survived.settings.sources import DELIMITER, PREFIX, Environment
 from survived.settings.values import write_inodes_mark, write_mark
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, ...]
 _MOST = 6  # mistakes in one message; the rest is counted
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(:[^\x00-\x1f]{1,4096})?")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -139,7 +140,10 @@ class Report:
             table = f"[caches.{name}]"
             if not _NAME.fullmatch(name):
                 self.mistakes.append(Mistake(table, f"a name is made of letters, digits, '-', '_' and '.' (in '{self.file}')"))
-            elif override.path is None and find_rule(name) is None:
+            elif override.path is not None and (name == "tagged" or ":" in name):
+                text = f"a cache of that name has no path of its own: CACHEDIR.TAG or a pattern finds it (in '{self.file}')"
+                self.mistakes.append(Mistake(table, text))
+            elif override.path is None and find_rule(name) is None and not _is_found(name, overrides):
                 origin = next((variable for key, variable in self.names.items() if key[:2] == ("caches", name)), self.file)
                 near = difflib.get_close_matches(name.lower(), [rule.id for rule in load_rules()], n=1, cutoff=0.5)
                 text = f"no cache of that name is known and it has no path (in '{origin}')"
@@ -148,11 +152,34 @@ class Report:
                 text = f"its path '{override.path}' is or holds your home directory (in '{self.file}')"
                 self.mistakes.append(Mistake(table, text))
 
+    def check_purges(self, overrides: Mapping[str, CacheOverride]) -> None:
+        """Add what is to be purged and must not be, or by a command that nobody knows."""
+        for name, override in overrides.items():
+            rule = find_rule(name)
+            kind = override.kind or (rule.kind if rule is not None else Kind.CACHE)
+            if not override.purge:
+                continue
+            text = None
+            if kind is not Kind.CACHE:
+                text = f"purge is for what its tool can make again, and this is of the kind '{kind}'"
+            elif override.purge is True and (rule is None or rule.clean_command is None):
+                text = 'no command is known that empties it; write purge = "COMMAND"'
+            elif override.purge is True and rule is not None and not rule.purge_ok:
+                text = f"its own '{rule.clean_command}' deletes what cannot be made again; write purge = \"COMMAND\""
+            if text is not None:
+                self.mistakes.append(Mistake(f"[caches.{name}]", f"{text} (in '{self.file}')"))
+
     def finish(self) -> None:
         """Raise `ConfigError` with all mistakes, or return if there is none."""
         if self.mistakes:
             hint = next((mistake.hint for mistake in self.mistakes if mistake.hint), "Correct it, then run: survivectl check")
             raise ConfigError(_compose(self.mistakes, self.file), hint)
+
+
+def _is_found(name: str, overrides: Mapping[str, CacheOverride]) -> bool:
+    """Tell whether a name is of a kind that only a look finds: `tagged:NAME`, or `mine:x` of a pattern in [caches.mine]."""
+    base, colon, _ = name.partition(":")
+    return bool(colon) and (base == "tagged" or (base in overrides and overrides[base].path is not None))
 
 
 def _compose(mistakes: list[Mistake], file: str) -> str:

@@ -15,10 +15,10 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from survived.errors import ConfigError
 from survived.model import Kind, Mark, Rules, Watermarks
-from survived.settings import checks, values
-from survived.settings.catalog import CacheOverride
+from survived.settings import checks, destinations, values
+from survived.settings.catalog import CacheOverride, Search
 from survived.settings.paths import resolve_paths
-from survived.settings.sources import Document, Environment, read_document, read_environment, read_text
+from survived.settings.sources import Document, Environment, read_document, read_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,19 +34,28 @@ _Count = Annotated[int, PlainValidator(values.read_count)]
 _Flag = Annotated[bool, PlainValidator(values.read_flag)]
 _Text = Annotated[str, PlainValidator(values.read_title)]
 _PathText = Annotated[str, PlainValidator(values.read_path)]
+_Textfile = Annotated[str, PlainValidator(values.read_textfile)]
 _PathList = Annotated[tuple[str, ...], PlainValidator(values.read_paths)]
+_CachePath = Annotated[str, PlainValidator(values.read_cache_path)]
+_Patterns = Annotated[tuple[str, ...], PlainValidator(values.read_patterns)]
 _Kind = Annotated[Kind, PlainValidator(values.read_kind)]
 _Kinds = Annotated[frozenset[Kind], PlainValidator(values.read_kinds)]
+_Purge = Annotated[bool | str, PlainValidator(values.read_purge)]
 _Hours = Annotated[tuple[tuple[int, int], ...], PlainValidator(values.read_hours)]
 _Rate = Annotated[int, PlainValidator(values.read_rate)]
 _Verify = Annotated[Literal["metadata", "content"], PlainValidator(values.read_verify)]
 
 
 def _read_urls(given: object) -> tuple[SecretStr, ...]:
-    return tuple(SecretStr(url) for url in values.read_urls(given))
+    return tuple(SecretStr(url) for url in destinations.read_urls(given))
 
 
 _Urls = Annotated[tuple[SecretStr, ...], PlainValidator(_read_urls)]
+_Tags = Annotated[frozenset[str], PlainValidator(destinations.read_tags)]
+_MoreMirrors = Annotated[tuple[tuple[str, str], ...], PlainValidator(values.read_more_mirrors)]
+_Watching = Annotated[Literal["off", "tell", "switch"], PlainValidator(values.read_watching)]
+_Language = Annotated[Literal["auto", "en", "zh"], PlainValidator(destinations.read_language)]
+_WebUrl = Annotated[SecretStr, PlainValidator(lambda given: SecretStr(destinations.read_web_url(given)))]
 
 
 class _Section(BaseModel):
@@ -54,7 +63,7 @@ class _Section(BaseModel):
 
 
 class WatchSettings(_Section):
-    """[watch]: which filesystems, and how full is too full. None for `filesystems` means those that hold / and $HOME."""
+    """[watch]: which filesystems (None: those of / and $HOME), how full is too full, where CACHEDIR.TAG counts (None: ~/.cache)."""
 
     filesystems: _PathList | None = None
     high: _MarkValue = Mark(usage=0.90)
@@ -66,17 +75,20 @@ class WatchSettings(_Section):
     dwell: _Seconds = 30.0
     cooldown: _Seconds = 60.0
     max_watches: _Count = 512
+    tagged_below: _PathList | None = None
 
 
 class DataSettings(_Section):
     """
-    [data]: where to. None for `disks` means found by itself; `keep_free` is the usage or free amount never passed.
+    [data]: where to. None for `disks` means found by itself; `keep_free` is the usage or free amount never passed, and from
+    `high` on a disk hands what we put there on to another.
 
     `allow_exposed`: use a disk although other users can replace a folder above the store.
     """
 
     disks: _PathList | None = None
     keep_free: _KeepFree = Mark(usage=0.95)
+    high: _MarkValue = Mark(usage=0.95)
     allow_exposed: bool = False
 
 
@@ -91,24 +103,55 @@ class MoveSettings(_Section):
     budget: _Bytes | None = None
     quiet_hours: _Hours = ()
     ballast: _Bytes = 1024**2
+    tagged: _Flag = False
+    exclude: _Patterns = ()
 
 
 class CacheSettings(_Section):
     """[caches.NAME]: an override of a known cache, or one of the user's own, which then has a path."""
 
-    path: _PathText | None = None
+    path: _CachePath | None = None
     kind: _Kind | None = None
     limit: _Bytes | None = None
     move: _Flag | None = None
     title: _Text | None = None
+    pin: _Flag | None = None
+    purge: _Purge | None = None
 
 
 class NotifySettings(_Section):
-    """[notify]: whom to tell. `Settings.notify_urls` gives the URLs; they are secrets."""
+    """
+    [notify]: whom to tell, how often and in which language. `Settings.routes` gives the URLs; they are secrets.
+
+    Times in seconds; a `repeat` of 0 is never, a `per_hour` of 0 is no limit.
+    """
 
     urls: _Urls = ()
     urls_file: _PathText | None = None
-    timeout: _Timeout = 30.0
+    timeout: _Timeout = 60.0
+    repeat: _Seconds = 86400.0
+    gather: _Seconds = 5.0
+    quiet_hours: _Hours = ()
+    loud: _Tags = frozenset({"flood"})
+    per_hour: _Count = 12
+    language: _Language = "auto"
+    templates: _PathText | None = None
+    heartbeat_url: _WebUrl | None = None
+    heartbeat: _Timeout = 300.0
+
+
+class MetricsSettings(_Section):
+    """[metrics]: where Prometheus finds them. None for `textfile`: nowhere."""
+
+    textfile: _Textfile | None = None
+
+
+class MirrorsSettings(_Section):
+    """[mirrors]: whether to look how the mirrors do that tools were led to, how often, in seconds, and (tool, URL) of more."""
+
+    watch: _Watching = "tell"
+    every: _Timeout = 3600.0
+    more: _MoreMirrors = ()
 
 
 class Settings(BaseSettings):
@@ -121,6 +164,8 @@ class Settings(BaseSettings):
     move: MoveSettings = MoveSettings()
     caches: dict[str, CacheSettings] = {}
     notify: NotifySettings = NotifySettings()
+    metrics: MetricsSettings = MetricsSettings()
+    mirrors: MirrorsSettings = MirrorsSettings()
 
     _more_urls: tuple[SecretStr, ...] = PrivateAttr(default=())
 
@@ -152,6 +197,7 @@ class Settings(BaseSettings):
             dwell_seconds=watch.dwell,
             cooldown_seconds=watch.cooldown,
             keep_free=self.data.keep_free,
+            data_high=self.data.high,
             kinds=move.kinds,
             min_size_bytes=move.min_size,
             settle_seconds=move.settle,
@@ -161,18 +207,33 @@ class Settings(BaseSettings):
 
     def overrides(self) -> dict[str, CacheOverride]:
         """Return [caches] as the catalogue takes it."""
-        return {
-            name: CacheOverride(path=cache.path, kind=cache.kind, limit_bytes=cache.limit, move=cache.move, title=cache.title)
-            for name, cache in self.caches.items()
-        }
+        return {name: CacheOverride(c.path, c.kind, c.limit, c.move, c.title, c.pin, c.purge) for name, c in self.caches.items()}
+
+    def search(self) -> Search:
+        """Return what the catalogue shall look for, and what it shall leave alone."""
+        return Search(self.watch.tagged_below, self.move.tagged, self.move.exclude)
 
     def notify_urls(self) -> tuple[str, ...]:
         """Return the Apprise URLs of `urls` and `urls_file` as they were at loading, each once. Never log them."""
-        return tuple(dict.fromkeys(url.get_secret_value() for url in (*self.notify.urls, *self._more_urls)))
+        return tuple(self.routes())
+
+    def routes(self) -> dict[str, frozenset[str]]:
+        """Return each Apprise URL with the tags that it is restricted to, none for all. Never log them."""
+        routes: dict[str, frozenset[str]] = {}
+        for secret in (*self.notify.urls, *self._more_urls):
+            tags, url = destinations.split_tags(secret.get_secret_value())
+            before = routes.get(url, tags)
+            routes[url] = tags | before if tags and before else frozenset()  # named once without tags it gets everything
+        return routes
+
+    def heartbeat_url(self) -> str | None:
+        """Return the URL of the dead-man's switch. Never log it."""
+        return None if self.notify.heartbeat_url is None else self.notify.heartbeat_url.get_secret_value()
 
     def effective(self) -> dict[str, Any]:
         """Return the settings as a configuration file would write them; what is secret reads "(hidden)"."""
-        shown: dict[str, Any] = {name: _show(getattr(self, name)) for name in ("watch", "data", "move", "notify")}
+        tables = (name for name in SECTIONS if name != "caches")
+        shown: dict[str, Any] = {name: _show(getattr(self, name)) for name in tables}
         shown["watch"] |= {
             name: values.write_inodes_mark(getattr(self.watch, name)) for name in ("inodes_high", "inodes_low", "inodes_flood")
         }
@@ -181,15 +242,22 @@ class Settings(BaseSettings):
         return shown
 
 
-_SECONDS = frozenset({"dwell", "cooldown", "settle", "timeout"})
+_SECONDS = frozenset({"dwell", "cooldown", "settle", "timeout", "repeat", "gather", "heartbeat", "every"})
 _SIZES = frozenset({"min_size", "ballast", "limit", "budget"})
-_PATH_KEYS = frozenset({("watch", "filesystems"), ("data", "disks"), ("notify", "urls_file")})
+_PATH_KEYS = frozenset({
+    ("watch", "filesystems"), ("watch", "tagged_below"), ("move", "exclude"), ("data", "disks"),
+    ("notify", "urls_file"), ("notify", "templates"), ("metrics", "textfile"),
+})  # fmt: skip
 _LISTS: dict[tuple[str, ...], str | None] = {
     ("watch", "filesystems"): ",",
     ("data", "disks"): ",",
+    ("watch", "tagged_below"): ",",
+    ("move", "exclude"): ",",
     ("move", "kinds"): ",",
     ("move", "quiet_hours"): ",",
     ("notify", "urls"): None,
+    ("notify", "quiet_hours"): ",",
+    ("notify", "loud"): ",",
 }
 SECTIONS: dict[str, type[BaseModel]] = {
     "watch": WatchSettings,
@@ -197,6 +265,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "move": MoveSettings,
     "caches": CacheSettings,
     "notify": NotifySettings,
+    "metrics": MetricsSettings,
+    "mirrors": MirrorsSettings,
 }
 """The tables of the file; below `caches` there is one more level, the names."""
 KEYS: dict[str, tuple[str, ...]] = {name: tuple(section.model_fields) for name, section in SECTIONS.items()}
@@ -225,11 +295,15 @@ def load_settings(path: Path | None, env: Mapping[str, str], home: str) -> Setti
         report.check_marks("", (watch.low, watch.high, watch.flood), given)
         report.check_marks("inodes_", (watch.inodes_low, watch.inodes_high, watch.inodes_flood), given)
         report.check_caches(settings.overrides(), home)
+        report.check_purges(settings.overrides())
         if settings.notify.urls_file is not None:
-            settings._more_urls = _read_urls_file(settings.notify.urls_file, report)
+            lines = destinations.read_urls_file(settings.notify.urls_file, report)
+            settings._more_urls = tuple(SecretStr(line) for line in lines)
     notify = document.values.get("notify")
-    if isinstance(notify, dict) and notify.get("urls") and document.readable_by_others:
-        report.add_exposed(file, "it holds notify.urls, which are secrets, and other users may read it")
+    for name in ("urls", "heartbeat_url") if isinstance(notify, dict) and document.readable_by_others else ():
+        if isinstance(notify, dict) and notify.get(name):
+            verb = "are secrets" if name == "urls" else "is a secret"
+            report.add_exposed(file, f"it holds notify.{name}, which {verb}, and other users may read it")
     report.finish()
     if settings is None:
         raise ConfigError(f"Cannot use '{file}': it is wrong in a way that survived cannot name.")
@@ -251,23 +325,6 @@ def _given(document: Mapping[str, Any]) -> set[tuple[str, ...]]:
     return {(name, key) for name, table in document.items() if isinstance(table, dict) for key in table}
 
 
-def _read_urls_file(path: str, report: checks.Report) -> tuple[SecretStr, ...]:
-    try:
-        text, readable_by_others = read_text(path)
-    except ConfigError as error:
-        report.add(("notify", "urls_file"), error.message.rstrip(".").replace("Cannot read", "cannot read", 1))
-        return ()
-    if readable_by_others:
-        report.add_exposed(path, "it holds Apprise URLs, which are secrets, and other users may read it")
-    urls = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if (url := line.strip()) and not url.startswith("#"):
-            if not values.is_url(url):
-                report.add(("notify", "urls_file"), f"line {number} of '{path}' is no Apprise URL (not shown: it may be secret)")
-            urls.append(SecretStr(url))
-    return tuple(urls)
-
-
 def _show(section: BaseModel) -> dict[str, Any]:
     return {name: _write(name, getattr(section, name)) for name in type(section).model_fields}
 
@@ -276,6 +333,8 @@ def _write(name: str, value: Any) -> Any:
     """Return one value as the file writes it; None stays None, as TOML has no word for a key that is left out."""
     if name == "urls":
         return ["(hidden)"] * len(value)
+    if name == "heartbeat_url" and value is not None:
+        return "(hidden)"
     if name in _SECONDS:
         return values.write_seconds(value)
     if name == "quiet_hours":

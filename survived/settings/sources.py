@@ -24,6 +24,7 @@ DELIMITER = "__"
 _LARGEST_BYTES = 1 << 20  # a configuration has some kilobytes; /dev/zero must not eat the machine
 _POSITION = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|(end of document))\)")
 _LONG_QUOTE = re.compile(r"'[^']{7,}'|\"[^\"]{7,}\"|[({\[]")
+_FLAGS = frozenset({"move", "pin", "tagged", "allow_exposed"})
 _TRUTH = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
 
@@ -125,8 +126,10 @@ def _read_value(text: str, path: tuple[str, ...], lists: Mapping[tuple[str, ...]
             except ValueError:
                 return text
         return [item.strip() for item in text.split(lists[path]) if item.strip()]
-    if path[-1] == "move":
+    if path[-1] in _FLAGS:
         return _TRUTH.get(text.strip().lower(), text)
+    if path[0] == "caches" and path[-1] == "purge":  # the word or a command
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
     if path[-1] == "max_watches" and re.fullmatch(r"\s*\d+\s*", text):
         return int(text)
     return text

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from typing import Literal
 
 from survived.model import Kind, Mark
 from survived.units import parse_bytes, parse_mark, parse_seconds, print_bytes
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S")
 _DAY_MINUTES = 24 * 60
 _SPAN = re.compile(r"\s*(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d)\s*", re.ASCII)
 _SLOWEST = 64 * 1024  # bytes a second
+_MIRRORED = ("pip", "uv", "conda", "npm", "apt", "docker", "hub")
 _MOVABLE = (Kind.CACHE, Kind.ENVIRONMENT, Kind.STATE)
 
 
@@ -118,6 +119,18 @@ def read_flag(given: object) -> bool:
     raise ValueError(f"{_show(given)} is neither true nor false (without quotes)")
 
 
+def read_purge(given: object) -> bool | str:
+    """Return true (the tool's own clean command), false, or a command with its words, as a shell would split them."""
+    if isinstance(given, bool):
+        return given
+    try:
+        if isinstance(given, str) and "\0" not in given and shlex.split(given):
+            return given.strip()
+    except ValueError:  # a quotation that does not end
+        pass
+    raise ValueError(f"{_show(given)} is neither true nor a command; a command looks like 'uv cache prune', and no shell reads it")
+
+
 def read_title(given: object) -> str:
     """Return a title: one line of text."""
     if isinstance(given, str) and given.strip() and given.isprintable():
@@ -134,6 +147,33 @@ def read_path(given: object) -> str:
     if not os.path.isabs(given):
         raise ValueError(f"{_show(given)} is not an absolute path; a path begins with '/' or '~/'")
     return tidy(given)
+
+
+def read_textfile(given: object) -> str:
+    """Return the absolute path of a file that node_exporter's textfile collector reads: it takes only `*.prom`."""
+    path = read_path(given)
+    if not path.endswith(".prom") or path.endswith("/.prom"):
+        raise ValueError(f"{_show(given)} is not read by node_exporter, which wants names like 'survived-alice.prom'")
+    return path
+
+
+def read_cache_path(given: object) -> str:
+    """Return the path of a cache, with the wildcards of the shell or without; `**` would be a walk over everything."""
+    path = read_path(given)
+    if "**" in path:
+        raise ValueError(f"{_show(given)} is no path of a cache; a wildcard stands for one name, as in '~/work/*/wandb'")
+    return path
+
+
+def read_patterns(given: object) -> tuple[str, ...]:
+    """Return patterns of what is never touched; `**` may only close one, and stands for all below, which is meant anyhow."""
+    if not isinstance(given, list):
+        raise ValueError(f'{_show(given)} is not a list of patterns; it looks like ["~/keep/**"]')  # noqa: TRY004
+    patterns = tuple(dict.fromkeys(read_path(item) for item in given))
+    for pattern in patterns:
+        if "**" in pattern.removesuffix("/**"):
+            raise ValueError(f"{_show(pattern)} is no pattern; '**' may only stand at its end, as in '~/keep/**'")
+    return patterns
 
 
 def tidy(path: str) -> str:
@@ -177,6 +217,30 @@ def read_verify(given: object) -> Literal["metadata", "content"]:
     raise ValueError(f"{_show(given)} is not a way to verify; it is 'metadata' or 'content'")
 
 
+def read_watching(given: object) -> Literal["off", "tell", "switch"]:
+    """Return what comes of a mirror that does not do."""
+    if given == "off":
+        return "off"
+    if given == "tell":
+        return "tell"
+    if given == "switch":
+        return "switch"
+    raise ValueError(f"{_show(given)} is nothing that comes of a bad mirror; it is 'off', 'tell' or 'switch'")
+
+
+def read_more_mirrors(given: object) -> tuple[tuple[str, str], ...]:
+    """Return tools and URLs of mirrors from a list of `"TOOL URL"`."""
+    if not isinstance(given, list) or not all(isinstance(item, str) and len(item.split()) == 2 for item in given):
+        raise ValueError(f'{_show(given)} is not a list of mirrors; it looks like ["pip https://nexus.intra/simple"]')
+    found = tuple((item.split()[0], item.split()[1]) for item in given)
+    for tool, url in found:
+        if tool not in _MIRRORED:
+            raise ValueError(f"{_show(tool)} has no mirrors; tools that have are {', '.join(_MIRRORED)}")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{_show(url)} is no http or https URL")
+    return found
+
+
 def read_hours(given: object) -> tuple[tuple[int, int], ...]:
     """Return spans of the day in minutes from `["09:00-18:00"]`; one whose end is the earlier goes past midnight."""
     if not isinstance(given, list):
@@ -197,23 +261,6 @@ def _read_span(given: object) -> tuple[int, int]:
 def write_hours(spans: tuple[tuple[int, int], ...]) -> list[str]:
     """Return spans of the day as the file writes them."""
     return [f"{a // 60:02d}:{a % 60:02d}-{b // 60:02d}:{b % 60:02d}" for a, b in spans]
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text has the form of an Apprise URL."""
-    return _URL.match(text) is not None
-
-
-def read_urls(given: object) -> tuple[str, ...]:
-    """Return Apprise URLs. What is wrong is told without showing it."""
-    if not isinstance(given, list):
-        raise ValueError(  # noqa: TRY004
-            'it is not a list of Apprise URLs (not shown: it may be secret); write urls = ["mailto://..."]'
-        )
-    for number, url in enumerate(given, 1):
-        if not isinstance(url, str) or not is_url(url.strip()):
-            raise ValueError(f"entry {number} is no Apprise URL (not shown: it may be secret); one begins like 'mailto://'")
-    return tuple(url.strip() for url in given)
 
 
 def write_bytes(size: int) -> str | int:

@@ -15,19 +15,20 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import SurvivedError
-from survived.store import hogs, known
+from survived.store import edits, hogs, known, outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-VERSION = 2
+VERSION = 3
 UPGRADES = {
     1: (
         "ALTER TABLE operations ADD COLUMN origin BLOB NOT NULL DEFAULT x''",
         "ALTER TABLE operations ADD COLUMN content_bytes INTEGER NOT NULL DEFAULT -1",
         *hogs.SCHEMA,
         *known.SCHEMA,
-    )
+    ),
+    2: (*outbox.PARTS_SCHEMA, *edits.SCHEMA),
 }
 """What makes a file of each earlier format one of the next."""
 SCHEMA = ("CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL)",)

@@ -68,11 +68,10 @@ def thin(database: Database, now: float) -> None:
     with database.transaction():
         database.execute("DELETE FROM samples WHERE time < ?", (int(now) - _KEPT_SECONDS,))
         for young, old, every in _STEPS:
-            stretch = (int(now) - old, int(now) - young)
-            # SQLite takes the bare `time` from the row that holds the maximum.
+            # Not "NOT IN" what stays, which SQLite looks for row by row: seconds with a year of samples.
             database.execute(
-                "DELETE FROM samples WHERE time >= ? AND time < ? AND (mount, time) NOT IN "
-                "(SELECT mount, time FROM (SELECT mount, time, MAX(used_bytes) FROM samples "
-                "WHERE time >= ? AND time < ? GROUP BY mount, time / ?))",
-                (*stretch, *stretch, every),
+                "DELETE FROM samples WHERE (mount, time) IN (SELECT mount, time FROM (SELECT mount, time, ROW_NUMBER() OVER "
+                "(PARTITION BY mount, time / ? ORDER BY used_bytes DESC, time) AS place FROM samples WHERE time >= ? AND time < ?) "
+                "WHERE place > 1)",
+                (every, int(now) - old, int(now) - young),
             )

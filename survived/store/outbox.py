@@ -9,15 +9,15 @@ Destinations are opaque keys, made by `tell.deliver.destination_key`; no URL eve
 from __future__ import annotations
 
 import itertools
+import json
 import logging
-import math
 import random
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import SurvivedError
-from survived.model import Level, Notice
+from survived.model import Level, Notice, Waiting
 from survived.units import print_time
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from survived.store.database import Database
 
+PARTS_SCHEMA = ("CREATE TABLE IF NOT EXISTS notice_parts (notice INTEGER PRIMARY KEY, parts TEXT NOT NULL)",)
 SCHEMA: tuple[str, ...] = (
     """CREATE TABLE notices (
         id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, level TEXT NOT NULL, title TEXT NOT NULL,
@@ -33,37 +34,34 @@ SCHEMA: tuple[str, ...] = (
         notice INTEGER NOT NULL REFERENCES notices (id), destination TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'pending',
         attempts INTEGER NOT NULL DEFAULT 0, next_try REAL NOT NULL, tried REAL, error TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (notice, destination)) WITHOUT ROWID""",
+    *PARTS_SCHEMA,
 )
 # state: pending -> delivered | given_up
 
 KEPT = 200
-BATCH = 20
 GIVE_UP_SECONDS = 24 * 3600.0
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 1800.0
 _NOTICE = "topic, level, title, body, time"
+_WITH_PARTS = "notices LEFT JOIN notice_parts ON notice=id"
 _DELIVERY = "destination, state, attempts, next_try, tried, error"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """One notice and the destinations that are to get it now."""
-
-    id: int
-    notice: Notice
-    destinations: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one notice at one destination. `permanent`: trying again is pointless."""
+    """
+    What became of one notice at one destination.
+
+    `permanent`: trying again is pointless. `retry_seconds`: how long the server asked to be left alone.
+    """
 
     notice: int
     destination: str
     ok: bool
     error: str = ""
     permanent: bool = False
+    retry_seconds: float = 0.0
 
 
 def backoff(attempts: int, rng: random.Random) -> float:
@@ -114,12 +112,13 @@ class Outbox:
         """Take over another outbox's notices, in one transaction; results for their old numbers are understood, too."""
         renamed: dict[int, int] = {}
         with other._db.transaction(), self._db.transaction():
-            for number, *columns in other._db.execute(f"SELECT id, {_NOTICE} FROM notices ORDER BY id"):  # noqa: S608
+            for number, *columns in other._db.execute(f"SELECT id, {_NOTICE}, parts FROM {_WITH_PARTS} ORDER BY id"):  # noqa: S608
                 renamed[number] = new = self._insert(_notice(columns))
                 for row in other._db.execute(f"SELECT {_DELIVERY} FROM deliveries WHERE notice=?", (number,)):  # noqa: S608
                     self._db.execute(f"INSERT INTO deliveries (notice, {_DELIVERY}) VALUES (?,?,?,?,?,?,?)", (new, *row))  # noqa: S608
             self._prune()
             other._db.execute("DELETE FROM deliveries")
+            other._db.execute("DELETE FROM notice_parts")
             other._db.execute("DELETE FROM notices")
         self._renamed.update({old: renamed[new] for old, new in other._renamed.items() if new in renamed} | renamed)
         self._unrecorded += [(_renumbered(result, self._renamed), when) for result, when in other._unrecorded]
@@ -129,55 +128,86 @@ class Outbox:
         """Insert one notice; file names that are not UTF-8 are made printable, since SQLite takes no lone surrogates."""
         number = None if self._numbers is None else next(self._numbers)
         values = (number, notice.topic, notice.level, _printable(notice.title), _printable(notice.body), notice.time)
-        return self._db.insert(f"INSERT INTO notices (id, {_NOTICE}) VALUES (?,?,?,?,?,?)", values)  # noqa: S608
+        number = self._db.insert(f"INSERT INTO notices (id, {_NOTICE}) VALUES (?,?,?,?,?,?)", values)  # noqa: S608
+        if notice.parts:
+            self._db.execute("INSERT OR REPLACE INTO notice_parts VALUES (?,?)", (number, json.dumps(notice.parts)))
+        return number
 
     def _prune(self) -> None:
         oldest = "SELECT id FROM notices ORDER BY id DESC LIMIT -1 OFFSET ?"
-        self._db.execute(f"DELETE FROM deliveries WHERE notice IN ({oldest})", (KEPT,))  # noqa: S608
+        for table in ("deliveries", "notice_parts"):
+            self._db.execute(f"DELETE FROM {table} WHERE notice IN ({oldest})", (KEPT,))  # noqa: S608
         self._db.execute(f"DELETE FROM notices WHERE id IN ({oldest})", (KEPT,))  # noqa: S608
 
     # ---- out --------------------------------------------------------------------------------------------------------
 
-    def due(self, now: float, configured: Iterable[str]) -> list[Pending]:
+    def waiting(self, now: float, configured: Iterable[str]) -> list[Waiting]:
         """
-        Return the notices to be sent now, oldest first, at most 20.
+        Return what each of the `configured` destinations has not got yet, oldest first.
 
-        Destinations that are not `configured` any more are dropped; what is older than a day is given up.
+        Destinations that are not configured any more are dropped; what is older than a day is given up.
         """
         known = set(configured)
         sent = {(result.notice, result.destination) for result, _ in self._unrecorded}
-        batch: dict[int, tuple[Notice, list[str]]] = {}
         try:
             self._tidy(now, known)
         except SurvivedError as error:
             self._broken(error)
         try:
             rows = self._db.execute(
-                f"SELECT id, {_NOTICE}, destination FROM deliveries JOIN notices ON id=notice WHERE state='pending' "  # noqa: S608
-                "AND time>=? AND (next_try<=? OR next_try>?) ORDER BY id, destination",
-                # A next try that lies further ahead than any wait we choose comes from a clock that was put back.
-                (now - GIVE_UP_SECONDS, now, now + 2 * _LONGEST_WAIT),
+                "SELECT notice, destination, topic, level, time, attempts, next_try FROM deliveries JOIN notices ON id=notice "
+                "WHERE state='pending' AND time>=? ORDER BY notice, destination",
+                (now - GIVE_UP_SECONDS,),
             )
         except SurvivedError as error:
             self._broken(error)
             return []
-        for number, *columns, destination in rows:
-            if destination in known and (number, destination) not in sent and (number in batch or len(batch) < BATCH):
-                batch.setdefault(number, (_notice(columns), []))[1].append(destination)
-        return [Pending(number, notice, tuple(destinations)) for number, (notice, destinations) in batch.items()]
+        return [
+            # A next try that lies further ahead than any wait we choose comes from a clock that was put back.
+            Waiting(number, destination, topic, Level(level), time, attempts, due if due <= now + 2 * _LONGEST_WAIT else now)
+            for number, destination, topic, level, time, attempts, due in rows
+            if destination in known and (number, destination) not in sent
+        ]
 
-    def next_due(self, now: float) -> float:
-        """Return the Unix time of the next try, `inf` if nothing waits; never more than the longest wait from now."""
-        if self._is_broken:
-            return now + 60.0
+    def notices(self, numbers: Sequence[int]) -> dict[int, Notice]:
+        """Return notices by number, those that are there, in the order asked for."""
+        marks = ",".join("?" * len(numbers))
         try:
-            ((when,),) = self._db.execute("SELECT MIN(next_try) FROM deliveries WHERE state='pending'")
+            sql = f"SELECT id, {_NOTICE}, parts FROM {_WITH_PARTS} WHERE id IN ({marks})"  # noqa: S608
+            rows = self._db.execute(sql, tuple(numbers))
         except SurvivedError as error:
             self._broken(error)
-            return now + 60.0
-        if when is None:
-            return math.inf
-        return float(when) if when <= now + 2 * _LONGEST_WAIT else now
+            return {}
+        found = {number: _notice(columns) for number, *columns in rows}
+        return {number: found[number] for number in numbers if number in found}
+
+    def sent_since(self, time: float) -> dict[str, list[float]]:
+        """Return when each destination got something since then; what came together counts once."""
+        found: dict[str, list[float]] = {}
+        try:
+            sql = "SELECT DISTINCT destination, tried FROM deliveries WHERE state='delivered' AND tried>=? ORDER BY tried"
+            for destination, tried in self._db.execute(sql, (time,)):
+                found.setdefault(destination, []).append(tried)
+        except SurvivedError as error:
+            self._broken(error)
+        return found
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the store could not be used the last time; then it is worth asking again in a minute."""
+        return self._is_broken
+
+    def confirm(self, receipts: Iterable[tuple[int, float, str]], now: float) -> None:
+        """Record what a sender of an earlier process left word of: number and time of a notice, and who got it."""
+        found = []
+        for number, time, destination in receipts:
+            sql = "SELECT 1 FROM notices JOIN deliveries ON id=notice WHERE id=? AND time=? AND destination=? AND state='pending'"
+            try:
+                if self._db.execute(sql, (number, time, destination)):
+                    found.append(Result(number, destination, ok=True))
+            except SurvivedError as error:
+                self._broken(error)
+        self.record(found, now)
 
     def record(self, results: Iterable[Result], now: float) -> None:
         """
@@ -211,9 +241,10 @@ class Outbox:
             gave_up = result.permanent or now - time >= GIVE_UP_SECONDS
             state = "delivered" if result.ok else "given_up" if gave_up else "pending"
             error = "" if result.ok else _printable(result.error)
+            wait = max(backoff(attempts + 1, self._rng), min(result.retry_seconds, 2 * _LONGEST_WAIT))
             self._db.execute(
                 "UPDATE deliveries SET state=?, attempts=?, next_try=?, tried=?, error=? WHERE notice=? AND destination=?",
-                (state, attempts + 1, now + backoff(attempts + 1, self._rng), now, error, *key),
+                (state, attempts + 1, now + wait, now, error, *key),
             )
 
     def _tidy(self, now: float, known: set[str]) -> None:
@@ -228,6 +259,8 @@ class Outbox:
         )
         if not gone and not old:
             return
+        if old:
+            log.warning("%d deliveries of notices are a day old and given up; see survivectl status.", len(old))
         with self._db.transaction():
             for destination in gone:
                 self._db.execute("DELETE FROM deliveries WHERE destination=? AND state='pending'", (destination,))
@@ -242,18 +275,23 @@ class Outbox:
     # ---- what status shows -------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, Any]:
-        """Return `pending`, `last_delivered` (RFC 3339) and `last_error`, which ends when its destination gets something."""
+        """
+        Return `pending`, `given_up`, `last_delivered` (RFC 3339) and `last_error`.
+
+        The error, and what was given up, end when their destination gets something.
+        """
         try:
             ((pending,),) = self._db.execute("SELECT COUNT(DISTINCT notice) FROM deliveries WHERE state='pending'")
             ((delivered,),) = self._db.execute("SELECT MAX(tried) FROM deliveries WHERE state='delivered'")
-            errors = self._db.execute(
-                "SELECT error FROM deliveries d WHERE error<>'' AND NOT EXISTS (SELECT 1 FROM deliveries s "
-                "WHERE s.destination=d.destination AND s.state='delivered' AND s.tried>=d.tried) ORDER BY tried DESC LIMIT 1"
-            )
+            later = "NOT EXISTS (SELECT 1 FROM deliveries s WHERE s.destination=d.destination AND s.state='delivered' "
+            later += "AND s.tried>=d.tried)"
+            errors = self._db.execute(f"SELECT error FROM deliveries d WHERE error<>'' AND {later} ORDER BY tried DESC LIMIT 1")  # noqa: S608
+            ((given_up,),) = self._db.execute(f"SELECT COUNT(*) FROM deliveries d WHERE state='given_up' AND {later}")  # noqa: S608
         except SurvivedError as error:
-            return {"pending": 0, "last_delivered": None, "last_error": error.message}
+            return {"pending": 0, "given_up": 0, "last_delivered": None, "last_error": error.message}
         last_delivered = None if delivered is None else print_time(delivered)
-        return {"pending": pending, "last_delivered": last_delivered, "last_error": errors[0][0] if errors else None}
+        last_error = errors[0][0] if errors else None
+        return {"pending": pending, "given_up": given_up, "last_delivered": last_delivered, "last_error": last_error}
 
     def recent(self, count: int) -> list[dict[str, Any]]:
         """Return the last notices, newest first; `delivered` is None where there was nobody to tell."""
@@ -281,13 +319,14 @@ class Outbox:
 
 
 def _notice(columns: Sequence[Any]) -> Notice:
-    topic, level, title, body, time = columns
-    return Notice(topic, Level(level), title, body, time)
+    topic, level, title, body, time, packed = columns
+    parts = tuple((str(name), tuple(map(str, lines))) for name, lines in json.loads(packed)) if packed else ()
+    return Notice(topic, Level(level), title, body, time, parts)
 
 
 def _renumbered(result: Result, renamed: dict[int, int]) -> Result:
     number = renamed.get(result.notice)
-    return result if number is None else Result(number, result.destination, result.ok, result.error, result.permanent)
+    return result if number is None else replace(result, notice=number)
 
 
 def _printable(text: str) -> str:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 _NO_BREAK = "\xa0"
-_A_UNIT = re.compile(r"(?<=\d) (?=(?:[KMGTP]iB|B|s|min|h|d)\b|%)")
-"""The blank between a number and its unit, where no line ends."""
+_A_UNIT = re.compile(r"(?<=\d) (?=(?:[KMGTP]iB|B|s|min|h|d)\b|%)|(?<=[┊│┃]) ")
+"""The blank between a number and its unit, or behind the sign of a mark, where no line ends."""
 
 
 def columns(text: str) -> int:

@@ -8,6 +8,8 @@ nothing matches has every part of the URL replaced.
 from __future__ import annotations
 
 import re
+import time
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 _LONGEST = 120
@@ -36,23 +38,61 @@ _KNOWN: tuple[tuple[str, str, bool], ...] = (
 )
 
 
+@dataclass(slots=True)
+class Spoken:
+    """What was heard while one message was sent: Apprise's warnings, and a `Retry-After` of the server."""
+
+    lines: list[str] = field(default_factory=list)
+    retry_after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    Why a message was not sent, in a few words.
+
+    `everything`: others would fail there the same way. `permanent`: trying again is pointless. `retry_seconds`: how long
+    the server asked to be left alone.
+    """
+
+    why: str
+    everything: bool = False
+    permanent: bool = False
+    retry_seconds: float = 0.0
+
+
 def describe(url: str, position: int) -> str:
     """Return `destination 1 (mailto)`: its place in the configuration and its schema, nothing else of the URL."""
     match = _SCHEMA.match(url.strip())
     return f"destination {position} ({match.group(1).lower() if match else 'unknown'})"
 
 
-def explain(lines: list[str], url: str) -> tuple[str, bool]:
-    """Return why it failed, from what Apprise logged, and whether other notices would fail there the same way."""
-    text = "\n".join(lines)
+def explain(spoken: Spoken, url: str) -> Failure:
+    """Return why it failed, from what was heard of Apprise and of the server."""
+    text = "\n".join(spoken.lines)
+    retry = retry_seconds(spoken.retry_after, time.time())
     if match := re.search(r"error=(\d{3})\b", text):
         status = int(match.group(1))
         words = _HTTP.get(status) or ("the server is in trouble" if status >= 500 else "the server refused it")
-        return f"HTTP {status}, {words}", status in (401, 403, 429) or status >= 500
+        return Failure(f"HTTP {status}, {words}", status in (401, 403, 429) or status >= 500, retry_seconds=retry)
     for pattern, words, everything in _KNOWN:
         if match := re.search(pattern, text, re.IGNORECASE):
-            return words.format(*match.groups()), everything
-    return (scrub(lines[-1].removeprefix("Socket Exception: "), url) if lines else "not sent, and Apprise does not say why"), False
+            return Failure(words.format(*match.groups()), everything, retry_seconds=retry)
+    if not spoken.lines:
+        return Failure("not sent, and Apprise does not say why", retry_seconds=retry)
+    return Failure(scrub(spoken.lines[-1].removeprefix("Socket Exception: "), url), retry_seconds=retry)
+
+
+def retry_seconds(text: str, now: float) -> float:
+    """Return the seconds that a `Retry-After` asks for: a number, or a date (RFC 9110); 0 for none and for nonsense."""
+    if text.strip().isdecimal():
+        return float(text)
+    from email.utils import parsedate_to_datetime  # the daemon, which only describes, does without
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def scrub(text: str, url: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+
+from tests.rig.bench import Shelf
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,14 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode != 0:
         pytest.skip(f"uv, huggingface_hub and filelock cannot be installed: {done.stderr.strip()[-300:]}")
     return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory, request) -> Shelf:
+    if "CT_SHELF" in os.environ: return Shelf(Path(os.environ["CT_SHELF"]), Path("/opt/v311/bin/uv"))
+    tools = request.getfixturevalue("tools")
+    """Return what installs tools of the registries once in a run, however many workers share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shelf"
+    folder.mkdir(exist_ok=True)
+    return Shelf(folder, tools / "uv")

@@ -18,9 +18,13 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(why_no_uml() is not None, rea
 SCRIPT = """
 import errno
 from dataclasses import asdict
+from types import SimpleNamespace
+from survived.act.room import check_room
 from survived.decide.quota import limit
 from survived.observe import quota as module
 from survived.observe.disks import read_filesystem
+from survived.errors import Refused
+from survived.model import Mark, TreeSize
 from survived.observe.quota import read_quota
 load("fs/quota/quota_tree"); load("fs/quota/quota_v2")
 sh("mount", "-t", "tmpfs", "tmpfs", "/mnt")
@@ -43,11 +47,18 @@ def write(name, size):
     except OSError as error:
         return errno.errorcode[error.errno]
 
+def room(size, files):
+    try:
+        check_room(SimpleNamespace(path="/mnt/disk/alice"), "/tree", TreeSize(size, files=files), Mark(usage=1.0))
+    except Refused as refused:
+        return [refused.reason.value, refused.message]
+
 def alice():
     told = [read()]
     told.append(write("first", 4 << 20)); told.append(read())
     told.append(write("second", 3 << 20)); told.append(read())
     told.append(write("third", 9 << 20)); told.append(read())
+    rooms = [room(1 << 10, 1)]
     os.unlink("/mnt/disk/alice/third"); os.unlink("/mnt/disk/alice/second")
     made = 0
     try:
@@ -55,12 +66,14 @@ def alice():
             os.close(os.open(f"/mnt/disk/alice/{{made}}", os.O_CREAT | os.O_WRONLY))
     except OSError as error:
         told.append((made, errno.errorcode[error.errno]))
+    rooms += [room(1 << 10, 5), room(1 << 10, 0), room(4 << 20, 0)]
     told.append(read())
+    told.append(rooms)
     told.append(read_quota("/mnt/disk", "{device}", 0) is None)
     told.append(read_quota("/mnt/plain", "tmpfs", 12345) is None)
     module._QUOTACTL_FD = 99_999
     older = asdict(read_quota("/mnt/disk", "{device}", 12345))
-    told.append([older[name] == told[-3][0][name] for name in ("soft_bytes", "hard_bytes", "hard_inodes", "is_enforced")])
+    told.append([older[name] == told[-4][0][name] for name in ("soft_bytes", "hard_bytes", "hard_inodes", "is_enforced")])
     return told
 
 told = as_user(12345, alice)
@@ -110,7 +123,7 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_quota_is_the_disk_that_is_full(story: dict[str, Any]) -> None:
     """Use, limits, grace and inodes are the kernel's; at EDQUOT nothing is available, though the disk is nearly empty."""
-    empty, wrote_first, first, wrote_second, second, wrote_third, third, inodes, out_of_inodes, *asked = story["told"]
+    empty, wrote_first, first, wrote_second, second, wrote_third, third, inodes, out_of_inodes, rooms, *asked = story["told"]
 
     assert (empty[0]["soft_bytes"], empty[0]["hard_bytes"], empty[0]["hard_inodes"]) == (6 * MIB, 10 * MIB, 50)
     assert empty[0]["is_enforced"]
@@ -135,6 +148,11 @@ def test_the_quota_is_the_disk_that_is_full(story: dict[str, Any]) -> None:
     assert 45 <= inodes[0] <= 50
     assert 45 <= out_of_inodes[0]["used_inodes"] <= 50
     assert out_of_inodes[2][2] >= 0.9
+
+    # Moving there is refused before the first byte, and not by EDQUOT in the middle.
+    assert [answer and answer[0] for answer in rooms] == ["no_room", "no_room", None, "no_room"]
+    assert "your quota has 0 B left" in rooms[0][1]
+    assert "it needs 5 inodes, and your quota has 0 left" in rooms[1][1]
 
     assert asked == [True, True, [True] * 4]  # nobody else's, none where none is kept, and by the older call the same
 

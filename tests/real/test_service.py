@@ -149,6 +149,24 @@ def test_a_full_disk_moves_the_cache_and_every_file_still_opens(machine: Machine
     assert _cache(machine, PIP)["state"] == "relocated"
 
 
+def test_the_journal_knows_what_each_message_is_about(machine: Machine) -> None:
+    """journalctl finds what happened to one cache by its field, under our unit; journalctl -x explains it by the catalogue."""
+    fields = "MESSAGE,MESSAGE_ID,PRIORITY,SURVIVED_EVENT,SURVIVED_PATH,SURVIVED_MOUNT,_SYSTEMD_USER_UNIT"
+    lines = machine.out(f"journalctl --user SURVIVED_CACHE=pip -o json --output-fields={fields}").splitlines()
+    entries = {entry["SURVIVED_EVENT"]: entry for entry in map(json.loads, lines)}
+    assert {"move_begun", "move_done"} <= set(entries)
+    done = entries["move_done"]
+    assert (done["PRIORITY"], done["SURVIVED_PATH"], done["_SYSTEMD_USER_UNIT"]) == ("6", PIP, UNIT)
+    assert done["SURVIVED_MOUNT"].startswith("/")
+    catalogue = "/usr/local/lib/systemd/catalog"
+    command = f"{machine.program}/bin/survivectl metrics catalog >{catalogue}/survived.catalog && journalctl --update-catalog"
+    machine.root(f"mkdir -p {catalogue} && {command}")
+    said = machine.out("journalctl --user -x --no-pager SURVIVED_CACHE=pip")
+    assert "Subject: pip was moved" in said
+    assert "survivectl restore pip" in said
+    assert machine.out(f"journalctl --user -u {UNIT} -p warning -o cat SURVIVED_CACHE=pip") == ""
+
+
 def test_a_stop_in_the_middle_of_a_copy_takes_less_than_five_seconds(machine: Machine) -> None:
     """SIGTERM while files are copied ends the daemon cleanly, and the path is whole at once."""
     machine.run("survivectl pause 1h")

@@ -203,7 +203,9 @@ class Service:
             return False
         code, more = int(mode) if mode.isdigit() else 302 if mode == "redirect" else 200, b""
         if mode == "429":
-            more = b"Retry-After: 2\r\n"
+            more = b"Retry-After: 90\r\n"
+        if mode == "503":
+            more = b"Retry-After: Wed, 21 Oct 2065 07:28:00 GMT\r\n"
         if mode == "redirect":
             more = b"Location: /elsewhere\r\n"
         reply = b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n" % (code, more, len(ANSWER))
@@ -285,7 +287,7 @@ class Mailbox:
         self.service.record(
             kind="smtp", mode=mode, sender=envelope.mail_from, to=envelope.rcpt_tos, subject=message["Subject"],
             tls=bool(session.ssl or server.transport.get_extra_info("ssl_object")), auth=bool(session.auth_data),
-            body=body.get_content() if body else "",
+            body=body.get_content() if body else "", raw=envelope.content.decode("latin1"),
         )  # fmt: skip
         return "250 OK"
 

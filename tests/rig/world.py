@@ -98,6 +98,7 @@ class World:
             "watch": {"filesystems": [str(self.small.path)], **marks, "dwell": "500ms", "cooldown": "500ms"},
             "data": {"disks": [str(disk) for disk in self.disks]},
             "move": {"min_size": "1 MiB", "settle": "500ms"},
+            "notify": {"gather": "0s"},
         }
         lines: list[str] = []
         for name in dict.fromkeys((*settings, *tables)):

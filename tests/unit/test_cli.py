@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from survived.ctl.main import VERBS, main, nearest, printable
+from tests.rig.schema import check, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_DAEMON = "Cannot reach the daemon"
@@ -84,6 +85,14 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["pause", "1h"], 3, NO_DAEMON),
     (["resume"], 3, NO_DAEMON),
     (["reload"], 3, NO_DAEMON),
+    (["history", "--since", "soon"], 2, "'soon' is not a duration"),
+    (["history", "--since", "0s"], 2, "Cannot look back for '0s'"),
+    (["history", "/nonexistent"], 2, "'/nonexistent': it is none that is watched"),
+    (["history", "--html", "/nonexistent/x.html"], 1, "Cannot write '/nonexistent/x.html': there is no such directory"),
+    (["completion", "tcsh"], 2, "invalid choice: 'tcsh'"),
+    (["man", "/proc/x"], 1, "Cannot write '/proc/x/man1/survivectl.1'.*Nothing was changed"),
+    (["status", "--short", "fancy"], 2, "invalid choice: 'fancy'"),
+    (["status", "--short", "--watch"], 2, "not allowed with"),
     (["relocate"], 2, "Cannot tell what to move: name one thing, or a plan"),
     (["relocate", "pipp"], 2, "Cannot find 'pipp'.*\n.*'pip'"),
     (["relocate", ""], 2, "Cannot find ''"),
@@ -153,6 +162,7 @@ def test_help_names_every_verb(alice: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 JSON: list[tuple[list[str], int, set[str]]] = [
+    (["purge", "pip", "--dry-run"], 0, {"verb", "id", "path", "command", "size_bytes", "reclaimable_bytes", "preview", "dry_run"}),
     (["status"], 3, {"version", "daemon", "pressure", "filesystems", "caches", "stores", "move", "notices"}),
     (["plan"], 0, {"pressure", "moves", "refusals"}),
     (["measure"], 0, {"caches"}),
@@ -160,6 +170,22 @@ JSON: list[tuple[list[str], int, set[str]]] = [
     (["hogs", "."], 0, {"hogs", "files", "deleted", "twins", "growth", "filesystems", "unreadable"}),
     (["hogs", "/nonexistent"], 1, {"error"}),
     (["list"], 1, {"relocated", "unreadable"}),
+    (["status", "--short"], 3, {"alarm", "line", "text"}),
+    (["history"], 0, {"since", "until", "filesystems", "moves"}),
+    (["history", "/nonexistent"], 2, {"error"}),
+    (["doctor"], 5, {"ok", "findings"}),
+    (["completion", "bash"], 0, {"shell", "script"}),
+    (["completion", "ids"], 0, {"ids"}),
+    (["man"], 0, {"page"}),
+    (["docker", "status"], 0, {"docker", "moved"}),
+    (["metrics", "show"], 0, {"text"}),
+    (["redirect"], 0, {"tools"}),
+    (["offline", "verify", "/nonexistent"], 1, {"error"}),
+    (["top"], 0, {"entries"}),
+    (["mirrors"], 0, {"tools", "mirrors"}),
+    (["catalog"], 0, {"caches"}),
+    (["catalog", "--all"], 0, {"caches"}),
+    (["catalog", "pipp"], 2, {"error"}),
     (["check"], 1, {"ok", "findings"}),
     (["verify"], 0, {"content", "trees"}),
     (["verify", "pip"], 4, {"error"}),
@@ -193,12 +219,13 @@ def test_json_is_one_object_with_a_schema(
     answer: dict[str, Any] = json.loads(said.out)
     assert (said.rc, answer["schema"]) == (rc, 1)
     assert keys <= answer.keys()
+    check(words[0], answer)
     assert call(capsys, "--json", *words).rc == rc
 
 
 def test_every_verb_is_among_those_json_tests() -> None:
     """A verb that is added has to answer in JSON, too."""
-    assert {words[0] for words, _, _ in JSON} == set(VERBS)
+    assert {words[0] for words, _, _ in JSON} == set(VERBS) <= verbs()
 
 
 def test_refusals_carry_their_reason(alice: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -336,3 +363,30 @@ def test_the_nearest_word_is_found_whatever_its_case() -> None:
 def test_printable(raw: str, shown: str) -> None:
     """Nothing in a name can move the cursor, and what is not UTF-8 is shown as the bytes it is."""
     assert printable(raw) == shown
+
+
+# ---- notify -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_can_be_looked_at_without_sending_it(alice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What would be sent and to whom is printed, in the language and by the templates of the configuration; the page is a file."""
+    config, page = alice / ".config/survived/config.toml", alice / "mail.html"
+    (alice / "texts").mkdir()
+    (alice / "texts/flood.txt").write_text("$titel", encoding="utf-8")
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[notify]\nurls = ["json://h/s3cret", "failure=json://g"]\nlanguage = "zh"\ntemplates = "~/texts"\n')
+    config.chmod(0o600)
+    said = call(capsys, "notify", "test", "--dry-run", "--html", str(page))
+    assert (said.rc, said.out.splitlines()[0][-14:]) == (0, "：survived 测试通知")
+    assert "survivectl restore pip" in said.out
+    assert "It would go to destination 1 (json)." in said.err
+    assert "<code" in page.read_text(encoding="utf-8")
+    loud = call(capsys, "notify", "test", "--dry-run", "--json", "--level", "failure", "--topic", "flood")
+    assert json.loads(loud.out)["would_go_to"] == ["destination 1 (json)", "destination 2 (json)"]
+    assert "there is no $titel" in loud.err
+    assert "s3cret" not in said.out + said.err + loud.out + loud.err
+    assert call(capsys, "notify", "test", "--dry-run", "--html", "/nowhere/x").rc == 1
+    config.write_text('[notify]\nurls = ["failure=json://g"]\n', encoding="utf-8")
+    nobody = call(capsys, "notify", "test")
+    assert nobody.rc == 1
+    assert "none has a tag of this level or topic" in nobody.err

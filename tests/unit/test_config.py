@@ -97,6 +97,15 @@ def test_every_key_is_read(load: Callable[..., Settings], tmp_path: Path) -> Non
         urls = ["json://a", "json://c"]
         urls_file = "{urls}"
         timeout = "3s"
+        repeat = "12h"
+        gather = 1
+        quiet_hours = ["22:00-07:00"]
+        loud = ["failure", "Flood"]
+        per_hour = 3
+        language = "zh"
+        templates = "~/texts"
+        heartbeat_url = "https://hc-ping.com/x"
+        heartbeat = "1min"
         """, {"BIG": "/data"})  # fmt: skip
     assert settings.watch.filesystems == ("/", "/home/alice/y")
     assert settings.data.disks == ("/data/alice", "/data2")
@@ -113,7 +122,40 @@ def test_every_key_is_read(load: Callable[..., Settings], tmp_path: Path) -> Non
         "/home/alice/mine", Kind.STATE, gib, False, "my things",
     )  # fmt: skip
     assert settings.notify_urls() == ("json://a", "json://c", "json://b")
-    assert settings.notify.timeout == 3.0
+    notify = settings.notify
+    assert (notify.timeout, notify.repeat, notify.gather, notify.heartbeat, notify.per_hour) == (3.0, 43200.0, 1.0, 60.0, 3)
+    assert (notify.quiet_hours, notify.loud, notify.language) == (((1320, 420),), {"failure", "flood"}, "zh")
+    assert (notify.templates, settings.heartbeat_url()) == ("/home/alice/texts", "https://hc-ping.com/x")
+
+
+def test_urls_may_have_tags(load: Callable[..., Settings], tmp_path: Path) -> None:
+    """As in Apprise's own text files; who is named once without any gets everything; a tag that no notice has is a mistake."""
+    urls = tmp_path / "urls"
+    urls.write_text("failure, flood = json://c\nsuccess=json://a\njson://d?x=1,b=json://e\n", encoding="utf-8")
+    urls.chmod(0o600)
+    settings = load(f'[notify]\nurls = ["Warning=json://a", "json://b", "info=json://b"]\nurls_file = "{urls}"')
+    assert settings.routes() == {
+        "json://a": {"warning", "success"}, "json://b": set(), "json://c": {"failure", "flood"}, "json://d?x=1,b=json://e": set(),
+    }  # fmt: skip
+    assert settings.notify_urls() == ("json://a", "json://b", "json://c", "json://d?x=1,b=json://e")
+    wrong = refusal(load, f'[notify]\nurls = ["failur=json://{SECRET}"]')
+    assert "entry 1 has the tag 'failur', which no notice has; did you mean 'failure'?" in wrong
+    urls.write_text(f"json://a\nflod=json://{SECRET}\n", encoding="utf-8")
+    wrong += refusal(load, f'[notify]\nurls_file = "{urls}"')
+    assert "line 2" in wrong
+    assert "did you mean 'flood'?" in wrong
+    assert SECRET not in wrong
+
+
+def test_a_heartbeat_is_a_secret(load: Callable[..., Settings]) -> None:
+    """It is never shown, a file with one is for its owner alone, and it is a web address."""
+    text = f'[notify]\nheartbeat_url = "https://hc-ping.com/{SECRET}"'
+    settings = load(text)
+    assert settings.effective()["notify"]["heartbeat_url"] == "(hidden)"
+    told = refusal(load, text, mode=0o644) + refusal(load, f'[notify]\nheartbeat_url = "ftp://{SECRET}"')
+    assert "notify.heartbeat_url, which is a secret" in told
+    assert "no web address" in told
+    assert SECRET not in f"{told} {settings!r} {settings.effective()}"
 
 
 def test_settings_are_frozen() -> None:
@@ -197,8 +239,8 @@ def _as_toml(document: dict[str, Any]) -> str:
         ("high = '90%'", "unknown key 'high'. Did you mean 'watch.high'?"),
         ("[watch]\nmin_size = '1 MiB'", "unknown key 'watch.min_size'. Did you mean 'move.min_size'?"),
         ("[caches.pip]\nlimt = '1 MiB'", "unknown key 'caches.pip.limt'. Did you mean 'caches.pip.limit'?"),
-        ("[data]\nzzz = 1", "unknown key 'data.zzz'; [data] takes disks, keep_free, allow_exposed."),
-        ("zzz = 1", "unknown key 'zzz'; the tables are [watch], [data], [move], [caches], [notify]."),
+        ("[data]\nzzz = 1", "unknown key 'data.zzz'; [data] takes disks, keep_free, high, allow_exposed."),
+        ("zzz = 1", "unknown key 'zzz'; the tables are [watch], [data], [move], [caches], [notify], [metrics], [mirrors]."),
         ("watch = 3", "watch: it is not a table; write [watch]."),
         ("caches = 3", "caches: it is not a table; write [caches.NAME]."),
         ("[caches]\npip = 3", "caches.pip: it is not a table; write [caches.pip]."),
@@ -431,7 +473,8 @@ def test_the_example_holds_every_key() -> None:
 
     every = {(section, key) for section, names in KEYS.items() for key in names}
     commented = {(s, k) for s, k in every if s == "caches"} | {
-        ("watch", "filesystems"), ("data", "disks"), ("move", "budget"), ("notify", "urls"), ("notify", "urls_file"),
+        ("watch", "filesystems"), ("watch", "tagged_below"), ("data", "disks"), ("move", "budget"), ("notify", "urls"),
+        ("notify", "urls_file"), ("notify", "templates"), ("notify", "heartbeat_url"), ("metrics", "textfile"),
     }  # fmt: skip
     assert keys(_uncommented()) == every
     assert keys(EXAMPLE.read_text(encoding="utf-8")) == every - commented

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survived.decide import guardian, notices
+from survived.decide import memory as memories
 from survived.decide.guardian import ORPHANED, TOLD, ToldLink, is_void, judge, news
+from survived.decide.sentences import Voice
 from survived.model import LinkReading, LinkState, Relocation, Standing
 from survived.settings.catalog import find_rule, resolve_caches, wrong_level
 from tests.unit.scene import NOW
@@ -118,10 +120,10 @@ def test_never_twice_in_a_row(readings: list[LinkReading]) -> None:
 def test_the_notices_say_what_to_do_and_are_remembered() -> None:
     """The commands are exact, also for odd names; a memory that went through JSON says nothing twice."""
     odd = replace(ITEM, source="/home/alice/my cache", target="/data1/alice/survived/trees/home/alice/my cache")
-    memory = notices.Memory()
+    memory = memories.Memory()
     topics = set()
     for reading in (EATEN, GONE, ELSEWHERE, DANGLING):
-        memory, (notice,) = notices.on_links(memory, [replace(reading, item=odd)], NOW, host="gpu7")
+        memory, (notice,) = notices.on_links(memory, [replace(reading, item=odd)], NOW, voice=Voice("gpu7"))
         topics.add(notice.topic)
         assert notice.title.startswith("gpu7: ")
         assert f"'{odd.source}'" in notice.body
@@ -131,19 +133,19 @@ def test_the_notices_say_what_to_do_and_are_remembered() -> None:
             assert f"survivectl orphans adopt '{odd.source}'" in notice.body
             assert ("survivectl orphans link" in notice.body) == (judge(reading) is not LinkState.ELSEWHERE)
     assert topics == {"eaten", "gone", "elsewhere", "dangling"}
-    again = notices.Memory.from_dict(memory.to_dict())
+    again = memories.Memory.from_dict(memory.to_dict())
     assert again == memory
-    assert notices.on_links(again, [replace(DANGLING, item=odd)], NOW, host="gpu7")[1] == ()
+    assert notices.on_links(again, [replace(DANGLING, item=odd)], NOW, voice=Voice("gpu7"))[1] == ()
     old = memory.to_dict()
     del old["links"]
-    assert notices.Memory.from_dict(old) == replace(memory, links=())
+    assert memories.Memory.from_dict(old) == replace(memory, links=())
 
 
 def test_a_disk_that_was_away_when_the_daemon_began() -> None:
     """What the store kept of before does not hide that it was told to be away since, so that its return is told, too."""
-    kept = notices.Memory(disks=(notices.Disk("/data1/alice/survived", ok=True), notices.Disk("/data2/alice/survived", ok=True)))
-    since = notices.Memory(disks=(notices.Disk("/data1/alice/survived", ok=False),))
-    assert {disk.path: disk.ok for disk in notices.recalled(kept, since).disks} == {
+    kept = memories.Memory(disks=(memories.Disk("/data1/alice/survived", ok=True), memories.Disk("/data2/alice/survived", ok=True)))
+    since = memories.Memory(disks=(memories.Disk("/data1/alice/survived", ok=False),))
+    assert {disk.path: disk.ok for disk in memories.recalled(kept, since).disks} == {
         "/data1/alice/survived": False, "/data2/alice/survived": True,
     }  # fmt: skip
 
@@ -151,9 +153,9 @@ def test_a_disk_that_was_away_when_the_daemon_began() -> None:
 def test_a_merge_tells_what_both_had() -> None:
     """Some names are listed, and how many more there are."""
     kept = [f"d/{number}" for number in range(8)]
-    _, (notice,) = notices.on_merged(notices.Memory(), "npm", ITEM.source, ITEM.target, kept, NOW, host="gpu7")
+    _, (notice,) = notices.on_merged(memories.Memory(), "npm", ITEM.source, ITEM.target, kept, NOW, voice=Voice("gpu7"))
     assert "'d/4' and 3 more" in notice.body
-    _, (notice,) = notices.on_merged(notices.Memory(), "npm", ITEM.source, ITEM.target, [], NOW, host="gpu7")
+    _, (notice,) = notices.on_merged(memories.Memory(), "npm", ITEM.source, ITEM.target, [], NOW, voice=Voice("gpu7"))
     assert notice.body.endswith("Nothing is left to do.")
 
 

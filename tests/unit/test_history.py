@@ -128,3 +128,30 @@ def test_a_year_of_three_filesystems_is_small(database: Database) -> None:
 
     assert len(times(database)) == 370 * 24 + 29 * 144 + 1440
     assert os.stat(database.path).st_size < 5_000_000
+
+
+def test_a_year_of_minutes_never_takes_more_than_5_mb(tmp_path: Path) -> None:
+    """
+    A sample a minute for a year, thinned once a week, where the daemon does so daily: the file stays below 5 MB all the time.
+
+    What is left of each stretch is its fullest sample, and the last day is whole.
+    """
+    opened = Database(str(tmp_path / "state.db"), history.SCHEMA)
+    opened.execute("PRAGMA synchronous=OFF")  # a year in seconds; what is written is the same
+    largest = 0
+    for week in range(52):
+        start = NOW - (52 - week) * 7 * DAY
+        opened.execute(
+            "INSERT INTO samples WITH RECURSIVE minutes(time) AS (SELECT ? UNION ALL SELECT time + 60 FROM minutes WHERE time < ?) "
+            "SELECT CAST('/' AS BLOB), time, 60000000000 + time % 3600, 40000000000, 123456 FROM minutes",
+            (start, start + 7 * DAY - 60),
+        )
+        largest = max(largest, os.stat(opened.path).st_size)
+        history.thin(opened, start + 7 * DAY)
+    kept = times(opened)
+    opened.close()
+
+    assert largest < 5_000_000
+    assert len([time for time in kept if time >= NOW - DAY]) == 1440
+    assert len(kept) < 16_000
+    assert all(time % 3600 == 3540 for time in kept if time < NOW - 30 * DAY)

