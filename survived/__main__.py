@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,9 @@ def _run(args: argparse.Namespace) -> int:
     machine = local.open_machine(args)
     mounts = ", ".join(fs.mount for fs in machine.read_filesystems())
     log.info("survived %s watches %s", __version__, mounts, extra=about(Event.STARTED, version=__version__, mount=mounts))
+    if machine.paths.root_mode and not args.dry_run and (machine.paths.state_dir / "docker.json").exists():
+        # A child, since docker may take a minute to stop or start; it does nothing where nothing was left.
+        subprocess.Popen([sys.executable, "-m", "survived.ctl.main", "docker", "recover"], stdin=subprocess.DEVNULL)
     return Daemon(machine, lambda: local.load(args, machine.paths), os.environ, dry_run=args.dry_run, once=args.once).run()
 
 

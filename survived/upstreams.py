@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from survived import keepsakes
 from survived.act import undoing
 from survived.act.edits import apply as apply_edits
 from survived.act.edits import plan as plan_edits
@@ -138,6 +139,7 @@ def lead(machine: Machine, mirror: Mirror, env: Mapping[str, str], root: str = "
     else:
         gone += _drop_others(journal, mirror.tool, edits, machine)
     changes, earlier = apply_edits(journal, OWNER + mirror.tool, edits, time.time(), machine.ballast)
+    keepsakes.keep(machine)
     return {
         "tool": mirror.tool, "mirror": mirror.id, "url": mirror.shown,
         "edits": [change_document(change) for change in changes],
@@ -161,6 +163,8 @@ def take_back(machine: Machine, tool: str) -> dict[str, Any]:
     outcomes: list[Any] = []
     for path in stores & set(machine.open):
         outcomes += undoing.undo(EditJournal(machine.open[path].database), OWNER + tool, time.time(), machine.ballast)
+    outcomes += keepsakes.undo(machine, OWNER + tool)  # of a disk that is away, by the copy at home
+    keepsakes.keep(machine)
     if not outcomes:
         away = f": its journal is at '{min(stores)}', which cannot be used now" if stores else ": we did not lead it to one"
         raise Refused(

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     paths = local.find_paths(args)
     record = installed.read_record(str(paths.state_dir))
     still, unknown = _relocated(args, paths)
+    led = _led(args)
     taken = Taken(paths, record, dry_run=args.dry_run)
     taken.stop()
     taken.take_files()
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     taken.take_linger()
     taken.take_state(keep_stores=bool(still) or unknown is not None)
     if getattr(args, "json", False):
-        print_json({"dry_run": args.dry_run, **taken.document, "relocated": [_entry(r) for r in still]})
+        print_json({"dry_run": args.dry_run, **taken.document, "relocated": [_entry(r) for r in still], "led": led})
         return 0
     print("\n".join(taken.sentences or ["There is nothing to take back: survivectl install has not been run."]))
     if still:
@@ -54,7 +55,24 @@ def run(args: argparse.Namespace) -> int:
         print("Bring all of it home with: survivectl restore --all")
     elif unknown:
         print(f"What is still relocated could not be read: {unknown}")
+    for verb, tools in led.items():
+        if tools:
+            print(f"Still in force: {verb} of {', '.join(tools)}. Take that back with: survivectl {verb} undo {' '.join(tools)}")
     return 0
+
+
+def _led(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the tools that are redirected or led to a mirror, by the verb that takes that back; nothing where that is unknown."""
+    from survived import redirects, upstreams
+    from survived.mirrors.known import TOOLS
+    from survived.settings.recipes import load_recipes
+
+    try:
+        machine = local.open_machine(args)
+        redirected = [recipe.name for recipe in load_recipes() if redirects.find_standings(machine, recipe)]
+        return {"redirect": redirected, "mirrors": [tool for tool in TOOLS if upstreams.records(machine, tool)]}
+    except SurvivedError:
+        return {"redirect": [], "mirrors": []}
 
 
 class Taken:
