@@ -27,7 +27,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory, request) -> Shelf:
-    if "CT_SHELF" in os.environ: return Shelf(Path(os.environ["CT_SHELF"]), Path("/opt/v311/bin/uv"))
+    if "CT_SHELF" in os.environ: return Shelf(Path(os.environ["CT_SHELF"]), Path("/tmp/ct/py/bin/uv"))
     tools = request.getfixturevalue("tools")
     """Return what installs tools of the registries once in a run, however many workers share it."""
     base = tmp_path_factory.getbasetemp()

@@ -60,7 +60,7 @@ def python_tools(shelf: Shelf) -> Path:
 
 def data_tools(shelf: Shelf) -> Path:
     """Return the bin folder of an environment with what data scientists use."""
-    return shelf.python("scientists", "datasets", "nltk", "keras", "wandb", "py-rattler")
+    return shelf.python("scientists", "datasets", "nltk", "keras", "scipy", "wandb", "py-rattler")
 
 
 def node_tools(shelf: Shelf) -> Path:
@@ -128,13 +128,12 @@ def poetry(at: Bench, shelf: Shelf) -> Case:
              "[tool.poetry]\npackage-mode = false\n")  # fmt: skip
 
     def use() -> None:
+        at.tool("poetry", "env", "remove", "--all")
         at.tool("poetry", "install", "-n")
-        assert "ok" in at.tool("poetry", "run", "python", "-c", "import six; print('ok')")
 
     def again() -> None:
-        at.tool("poetry", "env", "remove", "--all")
-        at.tool("poetry", "install", "-n", **OFFLINE)
-        assert "ok" in at.tool("poetry", "run", "python", "-c", "import six; print('ok')")
+        said = at.tool("poetry", "run", "python", "-c", "import six; print(six.__file__)", **OFFLINE)
+        assert said.startswith(str(at.cache / "pypoetry/virtualenvs"))
 
     return Case(at.cache / "pypoetry", use=use, again=again, clean=(("NAME", "PyPI -n"),), beside=(".local/share/virtualenv", ".cache/virtualenv"))
 
@@ -193,7 +192,7 @@ def jupyter(at: Bench, shelf: Shelf) -> Case:
         at.tool("jupyter", "kernelspec", "remove", "-f", "two")
 
     def again() -> None:
-        found = json.loads(at.tool("jupyter", "kernelspec", "list", "--json"))["kernelspecs"]
+        found = json.JSONDecoder().raw_decode(at.tool("jupyter", "kernelspec", "list", "--json"))[0]["kernelspecs"]
         assert found["one"]["resource_dir"] == str(at.home / ".local/share/jupyter/kernels/one")
         assert "two" not in found
 
@@ -414,7 +413,7 @@ def bun(at: Bench, shelf: Shelf) -> Case:
         at.tool("bun", "install", **env)
         assert (at.project / "node_modules/is-odd/index.js").is_file()
 
-    return Case(at.home / ".bun/install/cache", use=install, again=lambda: install(BUN_CONFIG_REGISTRY=NOWHERE))
+    return Case(at.home / ".bun/install/cache", use=install, again=lambda: install(**OFFLINE))
 
 
 def pnpm_store(at: Bench, shelf: Shelf) -> Case:
