@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from survived import errands
-from survived.act import fs, pair
+from survived.act import branches, fs, partner
 from survived.act.clearing import prune
 from survived.act.fold import Folded, fold
 from survived.act.standin import link_anew
@@ -128,8 +128,8 @@ def _remove(machine: Machine, orphan: Orphan, files: int, task: Task) -> None:
             with fs.opened(name, dir_fd=folder_fd) as tree_fd, fs.movable(tree_fd):
                 fs.rename_new(folder_fd, name, staging_fd, scrap)
             _forget(opened, orphan.target)
-            if files >= pair.WORTH_FILES:
-                pair.remove(staging_fd, scrap, task.walk)
+            if files >= branches.WORTH_FILES:
+                partner.remove(staging_fd, scrap, task.walk)
             else:
                 fs.remove_tree(staging_fd, scrap, task.walk)
             os.fsync(staging_fd)

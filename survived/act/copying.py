@@ -16,13 +16,14 @@ import os
 import stat
 import zlib
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.attributes import drop_acls
 from survived.act.entries import READ, EntryCopy
 from survived.act.links import Links
-from survived.act.looking import look
+from survived.act.looking import in_order, look
 from survived.act.passes import Known, Pass
 from survived.model import Reason
 
@@ -124,7 +125,7 @@ class TreeCopy(EntryCopy):
 
         The result's `copied` is 0 if so; else the next pass finds out what differs. `began_ns` is as in `run_pass`.
         """
-        found = Pass(target_mark_ns=checked.target_mark_ns, began_ns=began_ns)
+        found = replace(checked, copied=0, began_ns=began_ns, signatures=array("Q"))
         look(self._source_fd, self._known, found, self._tick)
         return found
 
@@ -187,30 +188,30 @@ class TreeCopy(EntryCopy):
         """Copy what is not a directory, make the sub directories, and return their names."""
         below: list[str] = []
         present = 0
-        with os.scandir(source_fd) as entries:
-            for entry in entries:
-                name = entry.name
-                present += 1
-                if entry.is_dir(follow_symlinks=False):
-                    if self._only_directories and f"{path}{name}" in self._closed:
-                        continue  # whoever went through it gave it its metadata
-                    below.append(name)
-                    self._make_directory(copy_fd, name, found)
-                elif self._is_ours(entry):
-                    try:
-                        if self._first and entry.is_file(follow_symlinks=False):
-                            self._fresh_file(source_fd, copy_fd, path, name, found)
-                        else:
-                            self._entry(source_fd, copy_fd, path, name, found)
-                    except (FileNotFoundError, FileExistsError):  # gone, or listed twice since it was made anew
-                        found.copied += 1
-                    except OSError as error:
-                        if error.errno not in _BEYOND:
-                            raise
-                        why = "its kind, its name, its size or the text of its link is beyond what that filesystem takes"
-                        raise self._refuse(Reason.UNFAITHFUL, f"{path}{name}", why) from error
+        for entry in in_order(source_fd):
+            name = entry.name
+            present += 1
+            if entry.is_dir(follow_symlinks=False):
+                if self._only_directories and f"{path}{name}" in self._closed:
+                    continue  # whoever went through it gave it its metadata
+                below.append(name)
+                self._make_directory(copy_fd, name, found)
+            elif self._is_ours(entry):
+                try:
+                    if self._first and entry.is_file(follow_symlinks=False):
+                        self._fresh_file(source_fd, copy_fd, path, name, found)
+                    else:
+                        self._entry(source_fd, copy_fd, path, name, found)
+                except (FileNotFoundError, FileExistsError):  # gone, or listed twice since it was made anew
+                    found.copied += 1
+                except OSError as error:
+                    if error.errno not in _BEYOND:
+                        raise
+                    why = "its kind, its name, its size or the text of its link is beyond what that filesystem takes"
+                    raise self._refuse(Reason.UNFAITHFUL, f"{path}{name}", why) from error
         if not self._first:
             self._remove_gone(source_fd, copy_fd, present, found)
+        below.reverse()  # what is popped from its end comes in order, too
         return below
 
     def _remove_gone(self, source_fd: int, copy_fd: int, present: int, found: Pass) -> None:

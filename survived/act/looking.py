@@ -7,9 +7,11 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from survived.act import fs
+from survived.act.passes import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from survived.act.passes import Known, Pass
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
+
+
+_AT_ONCE = 1024
+"""So many entries of a folder are sorted at a time: some 250 KB, however many it has."""
 
 
 class Seen(NamedTuple):
@@ -31,6 +37,19 @@ class Seen(NamedTuple):
     name: str
     path: str
     info: os.stat_result | None
+
+
+def in_order(folder_fd: int) -> Iterator[os.DirEntry[str]]:
+    """
+    Yield the entries of a folder by inode, as they mostly lie on the disk: ext4 lists them by a hash of their names.
+
+    A large folder comes in several such runs.
+    """
+    with os.scandir(folder_fd) as entries:
+        while some := list(islice(entries, _AT_ONCE)):
+            if len(some) > 1:
+                some.sort(key=os.DirEntry.inode)
+            yield from some
 
 
 def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[Seen]:
@@ -76,26 +95,27 @@ def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[
 
 def look(top_fd: int, known: Known, found: Pass, tick: Callable[[int, int], None]) -> None:
     """
-    Count a tree in `found`, whose `copied` becomes 1 at the first entry that is not as `known`, which ends the look.
+    Note in `found` the latest ctime; its `copied` becomes 1 at the first entry that is not as `known`, which ends the look.
 
     A name that is new, gone or another's shows in its folder's ctime, all else in the entry's own.
     """
-    met: dict[tuple[int, int], int] = {}  # inodes with several names, until all were met
-    device, last, place = os.fstat(top_fd).st_dev, "", 0
-    for _, name, path, info in walk(top_fd):
-        is_directory = not name
-        if info is None or (is_directory and info.st_dev != device):
-            found.copied = 1
-            return
-        before = 0
-        if info.st_nlink > 1 and not is_directory:
-            inode = (info.st_dev, info.st_ino)
-            before = met.pop(inode, 0)
-            if before + 1 < info.st_nlink:
-                met[inode] = before + 1
-        if path is not last:
-            last, place = path, zlib.crc32(os.fsencode(path))
-        if found.see(info, before, place, is_root=is_directory and path == "") not in known:
-            found.copied = 1
-            return
-        tick(0, 1)
+    device, mark, holds = os.fstat(top_fd).st_dev, 0, known.holds
+    last, place, entries = "", 0, 0
+    try:
+        for _, name, path, info in walk(top_fd):
+            if info is None or (not name and info.st_dev != device):
+                found.copied = 1
+                return
+            if path is not last:
+                last, place = path, zlib.crc32(os.fsencode(path))
+                tick(0, entries)
+                entries = 0
+            entries += 1
+            ctime = info.st_ctime_ns
+            if not holds(signature_of(info, ctime, place)):
+                found.copied = 1
+                return
+            if ctime > mark and (name or path):  # the exchange moves a root's ctime
+                mark = ctime
+    finally:
+        found.source_mark_ns = mark

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable, Mapping
 
 TICK_NS = 20_000_000
 """A coarse kernel clock moves every 4 to 10 ms; a change this much later has another ctime for certain."""
@@ -57,22 +58,42 @@ class Pass:
         ctime = info.st_ctime_ns
         if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
             self.source_mark_ns = max(self.source_mark_ns, ctime)
-        # Of numbers alone, which hash alike in every process. No name: another one gives an inode another ctime.
-        signature = hash((info.st_ino, info.st_size, info.st_mtime_ns, ctime, place)) & 0xFFFF_FFFF_FFFF_FFFF
+        signature = signature_of(info, ctime, place)
         if ctime < self.began_ns - TICK_NS or ctime > time.time_ns() + _FUTURE_NS:
             self.signatures.append(signature)
         return signature
 
+    def add(self, counted: Mapping[str, int]) -> None:
+        """Take in the sums of what another process did of the same pass, as its `sums` gave them."""
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + counted[name])
+
+    def sums(self) -> dict[str, int]:
+        """Return what of it adds up."""
+        return {name: getattr(self, name) for name in SUMS}
+
+
+SUMS = ("files", "size_bytes", "reclaimable_bytes", "content_bytes", "copied")
+
+
+def signature_of(info: os.stat_result, ctime: int, place: int) -> int:
+    """
+    Return the hash of what an inode is now, in a folder that `place` stands for; `ctime` is that of `info`, in ns.
+
+    Of numbers alone, which hash alike in every process. No name: another one gives an inode another ctime.
+    """
+    return hash((info.st_ino, info.st_size, info.st_mtime_ns, ctime, place)) & 0xFFFF_FFFF_FFFF_FFFF
+
 
 class Known:
-    """The signatures of a pass, for asking: a set while there are few, else 8 bytes each, in buckets that are sorted."""
+    """The signatures of a pass, for asking `holds`: a set while there are few, else 8 bytes each, in buckets that are sorted."""
 
     def __init__(self, signatures: array[int]) -> None:
-        self._few: frozenset[int] = frozenset()
         self._buckets: list[array[int]] = []
         if len(signatures) <= _FEW:
-            self._few = frozenset(signatures)
+            self.holds: Callable[[int], bool] = frozenset(signatures).__contains__
             return
+        self.holds = self._search
         # They are hashes, so equal shares fall to each. Never all at once as a list: its numbers take 40 bytes each.
         self._buckets = [array("Q") for _ in range(1 << _BUCKET_BITS)]
         buckets = self._buckets
@@ -82,8 +103,9 @@ class Known:
             buckets[number] = array("Q", sorted(bucket))
 
     def __contains__(self, signature: int) -> bool:
-        if not self._buckets:
-            return signature in self._few
+        return self.holds(signature)
+
+    def _search(self, signature: int) -> bool:
         bucket = self._buckets[signature >> _BUCKET_SHIFT]
         at = bisect_left(bucket, signature)
         return at < len(bucket) and bucket[at] == signature

@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from survived.act import fs, pair
+from survived.act import branches, fs
+from survived.act import partner as partners
 from survived.act.clearing import prune, remove_below
 from survived.act.reconcile import reconcile
 from survived.act.stages import BEFORE, Recovery, Seen, recovery
@@ -223,7 +224,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         parent_fd = os.open(os.path.dirname(operation.source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         open_things.callback(os.close, parent_fd)
         home, home_journal, old_path = store, journal, operation.target
-        partner: pair.Partner | None = None
+        partner: partners.Partner | None = None
         if operation.verb is Verb.RELOCATE:
             path = os.path.join(os.path.dirname(operation.source), aside)
             old = _Old(parent_fd, aside, path, parent_fd, store.fd, store.relative(operation.target))
@@ -249,8 +250,8 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
                 note = f"{name_holders(holders)} still uses the old place; what it holds goes when it ends."
                 return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
             old_tree_fd = open_things.enter_context(fs.opened(old.name, dir_fd=old.fd))
-            if operation.files >= pair.WORTH_FILES:
-                partner = open_things.enter_context(pair.Partner(old_tree_fd))
+            if operation.files >= branches.WORTH_FILES:
+                partner = open_things.enter_context(partners.Partner(old_tree_fd))
             still = partner.look(task.walk) if partner is not None else look_through(old_tree_fd, task.walk)
             if still.written:
                 note = f"A process that we cannot see writes to '{still.written[0]}' in the old place, which goes when it ends."
@@ -266,8 +267,8 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         task.enter("remove")
         if partner is not None:
             partner.remove(old.scrap_fd, scrap, task.walk)
-        elif operation.files >= pair.WORTH_FILES and fs.exists(old.scrap_fd, scrap) is not None:
-            pair.remove(old.scrap_fd, scrap, task.walk)
+        elif operation.files >= branches.WORTH_FILES and fs.exists(old.scrap_fd, scrap) is not None:
+            partners.remove(old.scrap_fd, scrap, task.walk)
         else:
             fs.remove_tree(old.scrap_fd, scrap, task.walk)
         os.fsync(old.scrap_fd)

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from survived.act import fs, pair
+from survived.act import branches, fs, pair
 from survived.act.comparing import same_content
 from survived.act.copying import TreeCopy
 from survived.act.locks import ToolLocks
@@ -67,7 +67,7 @@ def copy_settled(
     tool = ToolLocks(source, source_fd, lock, locks)
     began_ns, holders = _look_before(source, source_fd, tool)
     task.enter("copy")
-    if task.files_total >= pair.WORTH_FILES and not any(holder.writes for holder in holders):
+    if task.files_total >= branches.WORTH_FILES and not any(holder.writes for holder in holders):
         with task.sharing(2) as share:
             found = pair.first_pass(copy, source, source_fd, copy_fd, task.count, share)
     else:

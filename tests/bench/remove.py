@@ -6,10 +6,10 @@ import os
 import sys
 import time
 
-from survived.act import fs, pair
+from survived.act import fs, partner
 
 folder, name = os.path.split(sys.argv[1])
 with fs.opened(folder) as fd:
     began = time.perf_counter()
-    pair.remove(fd, name, lambda _: None)
+    partner.remove(fd, name, lambda _: None)
 print(time.perf_counter() - began)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from survived.act import pair
+from survived.act import branches
 from survived.act import task as tasks
 from survived.act.transfer import Care
 from survived.errors import Refused
@@ -248,10 +248,10 @@ def test_every_pair(every_kind: dict[str, Path], monkeypatch: pytest.MonkeyPatch
         time.sleep(TICK)
         before = snapshot(rig.source)
         assert len(before) > 900
-        monkeypatch.setattr(pair, "WORTH_FILES", 0 if by == 2 else 10**9)
+        monkeypatch.setattr(branches, "WORTH_FILES", 0 if by == 2 else 10**9)
         assert rig.relocate(care=PATIENT).stage is Stage.DONE
         assert same(snapshot(rig.source), before) == []
-        monkeypatch.setattr(pair, "WORTH_FILES", 0 if by == 1 else 10**9)
+        monkeypatch.setattr(branches, "WORTH_FILES", 0 if by == 1 else 10**9)
         assert rig.restore(care=PATIENT).stage is Stage.DONE
         assert same(snapshot(rig.source), before) == []
         assert rig.leftovers() == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from survived.act import fs, pair, passes, recover, transfer
+from survived.act import branches, fs, passes, recover, transfer
 from survived.act.transfer import Care
 from survived.model import Stage
 from survived.store import kinship
@@ -85,7 +85,7 @@ def test_both_ways_keep_their_links(rig: Rig) -> None:
 
 def test_by_two_processes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large tree is copied by two processes, and both know what went before."""
-    monkeypatch.setattr(pair, "WORTH_FILES", 100)
+    monkeypatch.setattr(branches, "WORTH_FILES", 100)
     pkgs, envs = fill(rig, files=300)
     count = len(inodes(pkgs, envs))
     envs_of(rig).relocate(care=CALM)

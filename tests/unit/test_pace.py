@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from survived.act import pace, pair
+from survived.act import branches, pace
 from survived.act.content import CHUNK
 from survived.act.pace import Pace, chunk_for
 from survived.act.task import Task
@@ -99,7 +99,7 @@ def test_only_what_is_counted_is_limited() -> None:
 @pytest.mark.parametrize("worth", [1 << 30, 0], ids=["one process", "two processes"])
 def test_a_move_keeps_to_its_rate(rig: Rig, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """3 MiB at 4 MiB/s take three quarters of a second at least, by one or two processes; verifying takes them again."""
-    monkeypatch.setattr(pair, "WORTH_FILES", worth)
+    monkeypatch.setattr(branches, "WORTH_FILES", worth)
     for number in range(48):
         (rig.source / f"more{number}").write_bytes(os.urandom(MIB // 16))
     for verify, least in ((False, 0.6), (True, 1.2)):

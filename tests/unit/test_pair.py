@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from survived.act import fs, pair
+from survived.act import branches, fs, pair
 from survived.act.copying import TreeCopy
 from survived.act.transfer import Care
 from survived.errors import Refused, Stopped
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """Yield a rig in which every move is shared, however small."""
-    monkeypatch.setattr(pair, "WORTH_FILES", 0)
+    monkeypatch.setattr(branches, "WORTH_FILES", 0)
     with engine.build(tmp_path) as made:
         yield made
 
