@@ -23,7 +23,7 @@ from survived.act.stillness import Stillness, look_through
 from survived.act.task import Task
 from survived.act.transfer import holders_of, name_holders
 from survived.errors import NeedsPerson, Stopped, SurvivedError
-from survived.model import Operation, Stage, Verb
+from survived.model import Holder, Operation, Stage, Verb
 from survived.store import kinship, sums
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from survived.store.layout import Store
 
     Find = Callable[[str], "tuple[Store, Journal] | None"]
+
+_GLANCES = (0.05, 0.1, 0.15)
+"""Seconds between looks for holders, before an old tree is left to a later tick."""
 
 
 def nowhere(_path: str) -> None:
@@ -246,7 +249,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
             old = _Old(old_fd, os.path.basename(old_path), old_path, scrap_fd, *new)
         if fs.exists(old.fd, old.name) is not None:
             task.enter("reconcile")
-            if holders := holders_of(old.path):
+            if holders := _lasting_holders(old.path, task):
                 note = f"{name_holders(holders)} still uses the old place; what it holds goes when it ends."
                 return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
             old_tree_fd = open_things.enter_context(fs.opened(old.name, dir_fd=old.fd))
@@ -280,6 +283,15 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
             sums.remove(home.fd, made.id)
             kinship.remove(home.fd, made.id)
     return journal.advance(operation, Stage.DONE, time.time())
+
+
+def _lasting_holders(path: str, task: Task) -> tuple[Holder, ...]:
+    """Return who holds anything below a path, not counting those who only look through it this moment: `du`, `find`, a backup."""
+    for seconds in _GLANCES:
+        if not holders_of(path):
+            return ()
+        task.wait(seconds)
+    return holders_of(path)
 
 
 def _unlink_aside(parent_fd: int, aside: str, operation: Operation) -> None:

@@ -122,7 +122,7 @@ def test_hard_links_that_are_found_or_not(rig: Rig, modes: list[str], monkeypatc
     fill(rig.source, folders=40, files=6)
     os.link(rig.source / "to", rig.source / "d5/to", follow_symlinks=False)
     if not found:
-        monkeypatch.setattr(pair, "_has_links", lambda *_: False)
+        monkeypatch.setattr(pair, "has_links", lambda *_: False)
     before = engine.snapshot(rig.source)
     assert rig.relocate().stage is Stage.DONE
     assert modes == ["run_share" if found else "run_top"]
