@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from survived.terms import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +224,39 @@ class TreeCheck:
     read_bytes: int = 0
     damaged: int = 0
     damage: tuple[Damage, ...] = ()  # the first of them
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A tree on a data disk that no link leads to. `since`: when it was moved there; None where no journal knows it."""
+
+    store: str
+    cache_id: str
+    source: str
+    target: str
+    since: float | None
+    size_bytes: int
+    why: str  # "eaten", "gone", "elsewhere", "relocated anew", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Standin:
+    """A directory in the place of a link of ours to `target`, whose disk was missing at `since`."""
+
+    cache_id: str
+    source: str
+    target: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One notice that one destination has not got yet. `due_at` is the next try by backoff alone."""
+
+    number: int
+    destination: str
+    topic: str
+    level: Level
+    time: float
+    attempts: int = 0
+    due_at: float = 0.0

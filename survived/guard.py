@@ -15,11 +15,12 @@ from survived import standins
 from survived.decide import guardian
 from survived.errors import Refused, Stopped, SurvivedError
 from survived.events import Event, about
-from survived.model import LinkReading, LinkState, Reason, Standin
+from survived.model import LinkReading, LinkState, Reason
 from survived.worker import Job
 
 if TYPE_CHECKING:
     from survived.daemon import Daemon
+    from survived.findings import Standin
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0

@@ -86,7 +86,8 @@ class Machine:
     def resolve(self) -> None:
         """Find the caches anew: tools' files change, and directories with a tag or behind a pattern come and go."""
         self.caches: tuple[Cache, ...] = resolve_caches(
-            self.env, self.home, self.settings.overrides(), uid=self.uid, root_mode=self.paths.root_mode, search=self.settings.search(),
+            self.env, self.home, self.settings.overrides(), uid=self.uid, root_mode=self.paths.root_mode,
+            search=self.settings.search(),
         )  # fmt: skip
         self._resolved = time.monotonic()
 

@@ -301,29 +301,6 @@ class LinkReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
-    """A tree on a data disk that no link leads to. `since`: when it was moved there; None where no journal knows it."""
-
-    store: str
-    cache_id: str
-    source: str
-    target: str
-    since: float | None
-    size_bytes: int
-    why: str  # "eaten", "gone", "elsewhere", "relocated anew", "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Standin:
-    """A directory in the place of a link of ours to `target`, whose disk was missing at `since`."""
-
-    cache_id: str
-    source: str
-    target: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the running operation is. Totals are the last measurement and may grow."""
 
@@ -358,16 +335,3 @@ class Notice:
     body: str
     time: float
     parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One notice that one destination has not got yet. `due_at` is the next try by backoff alone."""
-
-    number: int
-    destination: str
-    topic: str
-    level: Level
-    time: float
-    attempts: int = 0
-    due_at: float = 0.0

@@ -23,7 +23,14 @@ from survived.act.transfer import holders_of, name_holders
 from survived.decide.guardian import ORPHANED, judge
 from survived.decide.reasons import is_below
 from survived.errors import Refused, SurvivedError, UsageError
-from survived.model import Orphan, Reason, Relocation, Stage, Standing, Verb
+from survived.findings import Orphan
+from survived.model import (
+    Reason,
+    Relocation,
+    Stage,
+    Standing,
+    Verb,
+)
 from survived.observe.links import read_links, stand
 from survived.observe.tree import measure_tree
 from survived.observe.trees import read_unknown_trees, source_of

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from survived.act import fs
 from survived.errors import SurvivedError
-from survived.model import Relocation, Standin
+from survived.findings import Standin
+from survived.model import Relocation
 from survived.observe.links import read_links, stand
 from survived.store import layout
 from survived.store.database import Database

@@ -17,7 +17,8 @@ from survived.act import standin as act
 from survived.act.fold import Folded
 from survived.act.transfer import holders_of, name_holders
 from survived.errors import Refused, SurvivedError
-from survived.model import Reason, Standin, Standing
+from survived.findings import Standin
+from survived.model import Reason, Standing
 from survived.observe.disks import answers
 from survived.observe.links import stand
 from survived.tell.status import SCHEMA, path_fields

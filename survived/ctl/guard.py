@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import argparse
 
     from survived.act.task import Task
+    from survived.findings import Orphan
     from survived.machine import Machine
-    from survived.model import Orphan
 
 _ACTIONS = ("list", "link", "remove", "adopt")
 

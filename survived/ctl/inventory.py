@@ -17,8 +17,9 @@ from survived.units import print_bytes, print_time, sentence
 if TYPE_CHECKING:
     import argparse
 
+    from survived.findings import Orphan
     from survived.machine import Machine
-    from survived.model import Orphan, StoreReading
+    from survived.model import StoreReading
 
 WHY = {
     "eaten": "is a directory again",

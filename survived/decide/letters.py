@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from survived.decide.reasons import quiet_span
 from survived.decide.sentences import GREW, HAPPENED, LONGEST_TITLE, PARTS, TITLE, body_of, shorten
-from survived.model import Level, Notice, Topic, Waiting
+from survived.model import Level, Notice, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from survived.decide.sentences import Parts, Voice
+    from survived.findings import Waiting
 
 MOST = 20
 """Notices in one letter."""

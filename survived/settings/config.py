@@ -249,16 +249,10 @@ _PATH_KEYS = frozenset({
     ("notify", "urls_file"), ("notify", "templates"), ("metrics", "textfile"),
 })  # fmt: skip
 _LISTS: dict[tuple[str, ...], str | None] = {
-    ("watch", "filesystems"): ",",
-    ("data", "disks"): ",",
-    ("watch", "tagged_below"): ",",
-    ("move", "exclude"): ",",
-    ("move", "kinds"): ",",
-    ("move", "quiet_hours"): ",",
-    ("notify", "urls"): None,
-    ("notify", "quiet_hours"): ",",
-    ("notify", "loud"): ",",
-}
+    ("watch", "filesystems"): ",", ("data", "disks"): ",", ("watch", "tagged_below"): ",", ("move", "exclude"): ",",
+    ("move", "kinds"): ",", ("move", "quiet_hours"): ",", ("notify", "urls"): None, ("notify", "quiet_hours"): ",",
+    ("notify", "loud"): ",", ("mirrors", "more"): ",",
+}  # fmt: skip
 SECTIONS: dict[str, type[BaseModel]] = {
     "watch": WatchSettings,
     "data": DataSettings,

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from survived.errors import SurvivedError
-from survived.model import Level, Notice, Waiting
+from survived.findings import Waiting
+from survived.model import Level, Notice
 from survived.units import print_time
 
 if TYPE_CHECKING:

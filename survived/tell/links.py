@@ -14,7 +14,8 @@ from survived.units import print_time
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from survived.model import LinkReading, Standin
+    from survived.findings import Standin
+    from survived.model import LinkReading
     from survived.tell.columns import Paint
 
 _TEXTS = {

@@ -22,7 +22,8 @@ from survived.units import print_time
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from survived.model import LinkReading, LinkState, Standin
+    from survived.findings import Standin
+    from survived.model import LinkReading, LinkState
 
 SCHEMA = 1
 

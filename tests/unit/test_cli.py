@@ -193,7 +193,7 @@ JSON: list[tuple[list[str], int, set[str]]] = [
     (["restore", "--all"], 0, {"results"}),
     (["restore", "pip", "uv-cache"], 4, {"results"}),
     (["install", "--dry-run", "--yes"], 0, {"dry_run"}),
-    (["uninstall", "--dry-run"], 0, {"dry_run"}),
+    (["uninstall", "--dry-run"], 0, {"dry_run", "led"}),
     (["demo", "--nonsense"], 2, {"error"}),
     (["relocate", "pip"], 4, {"error"}),
     (["rehome", "pip"], 4, {"error"}),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from survived.decide.letters import Letter, Manners, choose, compose, tags_of
 from survived.decide.sentences import DID, GREW, HAPPENED, LEFT, Voice, notice
-from survived.model import Level, Notice, Topic, Waiting
+from survived.findings import Waiting
+from survived.model import Level, Notice, Topic
 
 DAY, HOUR = 86400.0, 3600.0
 MIDNIGHT = 20_000 * DAY

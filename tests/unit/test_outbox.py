@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from survived.errors import SurvivedError
-from survived.model import Level, Notice, Waiting
+from survived.findings import Waiting
+from survived.model import Level, Notice
 from survived.store import outbox
 from survived.store.database import Database
 from survived.store.outbox import Outbox, Result, backoff
