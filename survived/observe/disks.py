@@ -8,6 +8,7 @@ Ask `answers` first where a mount is not known to be local.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import re
@@ -59,6 +60,7 @@ def read_mounts(path: str = "/proc/self/mountinfo") -> tuple[Mount, ...]:
         return parse_mounts(file.read())
 
 
+@functools.lru_cache(4)  # one round of looking asks a hundred times, and the text is nearly always the same
 def parse_mounts(text: bytes) -> tuple[Mount, ...]:
     """Return the mounts of a mountinfo file's text."""
     return tuple(mount for line in text.splitlines() if (mount := _parse_mount(line)) is not None)

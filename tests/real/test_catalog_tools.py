@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.bench import NOWHERE, Bench, Case, Shelf, answering, site, tell
+from tests.rig.bench import NOWHERE, Bench, Case, Shelf, answering, tell
 from tests.rig.channel import make_channel
 from tests.rig.disks import Disks
+from tests.rig.index import index, make_wheel
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -60,12 +60,12 @@ def python_tools(shelf: Shelf) -> Path:
 
 def data_tools(shelf: Shelf) -> Path:
     """Return the bin folder of an environment with what data scientists use."""
-    return shelf.python("scientists", "datasets", "nltk", "keras", "scipy", "wandb", "py-rattler")
+    return shelf.python("scientists", "datasets", "nltk", "wandb", "py-rattler")
 
 
 def node_tools(shelf: Shelf) -> Path:
     """Return the node_modules with Node's package managers."""
-    names = ("pnpm-10@npm:pnpm@10", "yarn-1@npm:yarn@1", "berry@npm:@yarnpkg/cli-dist", "bun", "playwright")
+    names = ("pnpm-9@npm:pnpm@9", "pnpm-10@npm:pnpm@10", "yarn-1@npm:yarn@1", "berry@npm:@yarnpkg/cli-dist", "bun", "playwright")
     return shelf.node("node", *names)
 
 
@@ -121,21 +121,32 @@ def uv_python(at: Bench, shelf: Shelf) -> Case:
     return Case(at.home / ".local/share/uv/python", use=use, again=again, beside=(".cache/uv",))
 
 
-def poetry(at: Bench, shelf: Shelf) -> Case:
-    """A project's environment runs, and is made again with the network down, from the moved cache."""
+def poetry(at: Bench, shelf: Shelf, served_files: Path) -> Case:
+    """A project's environment is found and runs, and its package is there with its index away, in the moved cache."""
     at.provide("poetry", python_tools(shelf) / "poetry")
-    at.write("pyproject.toml", '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["six"]\n'
-             "[tool.poetry]\npackage-mode = false\n")  # fmt: skip
+    make_wheel(served_files, "alpha", 100_000)
+    with index(served_files) as running:
+        port = running.port
+    at.write(
+        "pyproject.toml",
+        '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["alpha"]\n'
+        f'[tool.poetry]\npackage-mode = false\n[[tool.poetry.source]]\nname = "mine"\nurl = "http://127.0.0.1:{port}/simple/"\n',
+    )
 
-    def use() -> None:
+    def install() -> None:
         at.tool("poetry", "env", "remove", "--all")
         at.tool("poetry", "install", "-n")
+        run()
 
-    def again() -> None:
-        said = at.tool("poetry", "run", "python", "-c", "import six; print(six.__file__)", **OFFLINE)
-        assert said.startswith(str(at.cache / "pypoetry/virtualenvs"))
+    def use() -> None:
+        with index(served_files, port):
+            install()
 
-    return Case(at.cache / "pypoetry", use=use, again=again, clean=(("NAME", "PyPI -n"),), beside=(".local/share/virtualenv", ".cache/virtualenv"))
+    def run() -> None:
+        said = at.tool("poetry", "run", "python", "-c", "import alpha; print(alpha.__file__)")
+        assert str(at.cache / "pypoetry/virtualenvs") in said
+
+    return Case(at.cache / "pypoetry", use=use, again=run, clean=(("NAME", "mine -n"),), beside=(".local/share/virtualenv", ".cache/virtualenv"))
 
 
 def pipx(at: Bench, shelf: Shelf) -> Case:
@@ -156,7 +167,7 @@ def pre_commit(at: Bench, shelf: Shelf) -> Case:
     """A hook runs from its moved clone, with the repository that it came from away."""
     needs("git")
     at.provide("pre-commit", python_tools(shelf) / "pre-commit")
-    hooks, away = at.run / "hooks", at.run / "hooks-away"
+    hooks, away, cache = at.run / "hooks", at.run / "hooks-away", at.cache / "pre-commit"
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "protocol.file.allow=always")
     at.write(hooks / ".pre-commit-hooks.yaml", "- {id: h, name: h, entry: ./hook.sh, language: script}\n")
     at.write(hooks / "hook.sh", "#!/bin/sh\necho hooked from $0\nexit 1\n").chmod(0o755)
@@ -175,9 +186,9 @@ def pre_commit(at: Bench, shelf: Shelf) -> Case:
         hooks.rename(away)
         said = at.tool("pre-commit", "run", "--all-files", fails=True)
         away.rename(hooks)
-        assert f"hooked from {at.cache}/pre-commit/repo" in said
+        assert any(f"hooked from {place}/repo" in said for place in (cache, os.path.realpath(cache))), said
 
-    return Case(at.cache / "pre-commit", use=use, again=again)
+    return Case(cache, use=use, again=again, returns=False)
 
 
 def jupyter(at: Bench, shelf: Shelf) -> Case:
@@ -204,12 +215,13 @@ def pixi_cache(at: Bench, shelf: Shelf) -> Case:
     python, channel, prefix = data_tools(shelf) / "python", at.run / "channel", at.run / "prefix"
     make_channel(channel, {"alpha": {"share/alpha": b"alpha" * 1000}, "beta": {"share/beta": b"beta"}}, {"alpha": ["beta"]})
     solve = (
-        "import asyncio, pickle, rattler, sys\n"
+        "import asyncio, os, rattler, sys\n"
         "async def main(channel, prefix):\n"
         "    channel, platforms = rattler.Channel(channel), [rattler.Platform('noarch'), rattler.Platform('linux-64')]\n"
         "    records = await rattler.solve([channel], ['alpha'], platforms=platforms)\n"
         "    await rattler.install(records, target_prefix=prefix, show_progress=False)\n"
         "asyncio.run(main(*sys.argv[1:]))\n"
+        "os._exit(0)\n"  # its threads crash a Python that ends, now and then
     )
 
     def install() -> None:
@@ -259,53 +271,30 @@ def hf_datasets(at: Bench, shelf: Shelf) -> Case:
 
 
 def nltk(at: Bench, shelf: Shelf, served_files: Path) -> Case:
-    """A corpus is found in the moved folder with its server down."""
-    python = data_tools(shelf) / "python"
-    packed = io.BytesIO()
+    """A corpus is found in the moved folder with the place that it came from away."""
+    python, away = data_tools(shelf) / "python", served_files.with_name("away")
+    at.variables["TMPDIR"] = str(at.run)  # it reads no file: address but below a folder that is the user's alone
+    packed = served_files / "tiny.zip"
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("tiny/README", "tiny")
         archive.writestr("tiny/words.txt", "one two three\n" * 100)
-    (served_files / "tiny.zip").write_bytes(packed.getvalue())
-    size, digest = len(packed.getvalue()), hashlib.md5(packed.getvalue()).hexdigest()
-
-    def use() -> None:
-        with site(served_files) as port:
-            url = f"http://127.0.0.1:{port}"
-            (served_files / "index.xml").write_text(
-                f'<nltk_data><packages><package id="tiny" name="tiny" subdir="corpora" unzip="1" size="{size}" '
-                f'unzipped_size="{size}" checksum="{digest}" sha256_checksum="{hashlib.sha256(packed.getvalue()).hexdigest()}" '
-                f'url="{url}/tiny.zip"/></packages><collections/></nltk_data>'
-            )
-            code = "import nltk.downloader as d, sys\nassert d.Downloader(sys.argv[1], sys.argv[2]).download('tiny')\n"
-            at.tool(python, "-c", code, f"{url}/index.xml", at.home / "nltk_data")
-
-    def again() -> None:
-        code = "import nltk.data as d\nprint(d.find('corpora/tiny/words.txt'))\n"
-        assert str(at.home / "nltk_data/corpora/tiny") in at.tool(python, "-c", code)
-
-    return Case(at.home / "nltk_data", use=use, again=again)
-
-
-def keras(at: Bench, shelf: Shelf, served_files: Path) -> Case:
-    """A file that keras fetched is found in the moved folder with its server down, and checked by its sum."""
-    python = data_tools(shelf) / "python"
-    (served_files / "weights.bin").write_bytes(bytes(range(256)) * 4096)
-    digest = hashlib.sha256(bytes(range(256)) * 4096).hexdigest()
-    code = (
-        "import keras, sys\n"
-        "print(keras.utils.get_file('weights.bin', origin=sys.argv[1] + '/weights.bin', file_hash=sys.argv[2],\n"
-        "                           cache_subdir='models'))\n"
+    (served_files / "index.xml").write_text(
+        f'<nltk_data><packages><package id="tiny" name="tiny" subdir="corpora" unzip="1" size="{packed.stat().st_size}" '
+        f'unzipped_size="1400" checksum="{hashlib.md5(packed.read_bytes()).hexdigest()}" '
+        f'sha256_checksum="{hashlib.sha256(packed.read_bytes()).hexdigest()}" url="{packed.as_uri()}"/></packages>'
+        "<collections/></nltk_data>"
     )
 
-    def fetch(url: str) -> None:
-        said = at.tool(python, "-c", code, url, digest, KERAS_BACKEND="numpy")
-        assert str(at.home / ".keras/models/weights.bin") in said
-
     def use() -> None:
-        with site(served_files) as port:
-            fetch(f"http://127.0.0.1:{port}")
+        code = "import nltk.downloader as d, sys\nassert d.Downloader(sys.argv[1]).download('tiny', raise_on_error=True)\n"
+        at.tool(python, "-c", code, (served_files / "index.xml").as_uri())
 
-    return Case(at.home / ".keras", use=use, again=lambda: fetch(NOWHERE))
+    def again() -> None:
+        served_files.rename(away)
+        said = at.tool(python, "-c", "import nltk.data as d\nprint(d.load('corpora/tiny/words.txt', 'text'))\n")
+        away.rename(served_files)
+        assert said.count("one two three") == 100
+
+    return Case(at.home / "nltk_data", use=use, again=again)
 
 
 def wandb_cache(at: Bench, shelf: Shelf) -> Case:
@@ -418,8 +407,12 @@ def bun(at: Bench, shelf: Shelf) -> Case:
 
 def pnpm_store(at: Bench, shelf: Shelf) -> Case:
     """pnpm installs offline from the moved store, and prunes it when no project needs anything of it."""
+    return _pnpm(at, shelf, "pnpm-9")
+
+
+def _pnpm(at: Bench, shelf: Shelf, version: str) -> Case:
     needs("node")
-    at.provide("pnpm", "node", node_tools(shelf) / "pnpm-10/bin/pnpm.cjs")
+    at.provide("pnpm", "node", node_tools(shelf) / version / "bin/pnpm.cjs")
     project = at.home / "project"  # elsewhere its files could not be links into the store
     at.write(project / "package.json", PACKAGE)
 
@@ -442,7 +435,6 @@ def playwright(at: Bench, shelf: Shelf, served_files: Path) -> Case:
         program.external_attr = 0o100755 << 16
         archive.writestr(program, "#!/bin/sh\necho a browser\n")
     modules = node_tools(shelf)
-    at.provide("npx", "npx", "--offline", "--prefix", modules.parent)
     at.variables["PATH"] = f"{modules}/.bin:{os.environ['PATH']}"
 
     def use() -> None:
@@ -455,7 +447,7 @@ def playwright(at: Bench, shelf: Shelf, served_files: Path) -> Case:
         (program,) = (at.cache / "ms-playwright").glob("ffmpeg-*/ffmpeg-linux")
         assert "a browser" in at.tool(program)
 
-    return Case(at.cache / "ms-playwright", use=use, again=again)
+    return Case(at.cache / "ms-playwright", use=use, again=again, where=modules.parent, beside=(".npm/_logs", ".npm/_update"))
 
 
 # ---- compilers ------------------------------------------------------------------------------------------------------
@@ -641,12 +633,12 @@ def maven(at: Bench, shelf: Shelf) -> Case:
 
 TOLD = {
     "uv-tools": uv_tools, "uv-python": uv_python, "poetry": poetry, "pipx": pipx, "pre-commit": pre_commit, "jupyter": jupyter,
-    "pixi-cache": pixi_cache, "hf-datasets": hf_datasets, "nltk": nltk, "keras": keras, "wandb-cache": wandb_cache,
+    "pixi-cache": pixi_cache, "hf-datasets": hf_datasets, "nltk": nltk, "wandb-cache": wandb_cache,
     "wandb-staging": wandb_staging, "wandb-runs": wandb_runs, "yarn1": yarn1, "yarn-berry": yarn_berry, "bun": bun,
     "pnpm-store": pnpm_store, "playwright": playwright, "cargo": cargo, "cargo-target": cargo_target, "rustup": rustup,
     "go-build": go_build, "go-mod": go_mod, "ccache": ccache, "sccache": sccache, "maven": maven,
 }  # fmt: skip
-SERVED = {"nltk", "keras", "playwright"}
+SERVED = {"nltk", "playwright", "poetry"}
 
 
 @pytest.mark.parametrize("cache_id", TOLD)
@@ -654,3 +646,35 @@ def test_an_entry_with_its_tool(cache_id: str, at: Bench, shelf: Shelf, served_f
     """It fills its place, finds it again behind our link, is cleaned by the catalogue's command, and works on."""
     make = TOLD[cache_id]
     tell(at, cache_id, make(at, shelf, served_files) if cache_id in SERVED else make(at, shelf))
+
+
+def test_pre_commit_comes_home(at: Bench, shelf: Shelf) -> None:
+    """What it cloned behind the link it looks for on the data disk after a restore, and its own cleaning heals that."""
+    case = pre_commit(at, shelf)
+    (at.cache / "pre-commit").mkdir()
+    at.must("relocate", "pre-commit")
+    case.use()
+    case.again()
+    at.must("restore", "pre-commit")
+    said = at.tool("pre-commit", "run", "--all-files", fails=True)
+    assert "InvalidManifestError" in said, f"it finds its clones by themselves by now: {said}"
+    at.tool("pre-commit", "clean")
+    case.use()
+    case.again()
+
+
+def test_pnpm_10_and_its_list_of_projects(at: Bench, shelf: Shelf) -> None:
+    """Its store holds relative links to the projects that use it, which no move bears; without that list all goes as with 9."""
+    case = _pnpm(at, shelf, "pnpm-10")
+    case.use()
+    answer = at.ctl("relocate", "pnpm-store")
+    assert answer.rc == 4, answer
+    assert "v10/projects/" in answer.err
+    shutil.rmtree(case.cache / "v10/projects")
+    at.must("relocate", "pnpm-store")
+    case.again()
+    assert case.cache.is_symlink()
+    (listed,) = (case.cache / "v10/projects").iterdir()  # made anew, and true again at home
+    at.must("restore", "pnpm-store")
+    assert os.path.samefile(listed, at.home / "project")
+    case.again()

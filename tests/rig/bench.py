@@ -121,7 +121,7 @@ class Bench(World):
             capture_output=True, text=True, errors="replace", check=False, timeout=100,
         )  # fmt: skip
         said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, f"{words}: {said}"
+        assert (done.returncode != 0) == fails, f"{words} ended with {done.returncode}: {said}"
         return said
 
     def at_home(self) -> set[str]:
@@ -147,10 +147,11 @@ class Case:
     beside: tuple[str, ...] = ()
     still: Callable[[], object] | None = None  # what must end before a move: a server of the tool's
     cleanable: bool = True  # whether its clean command can be run here
+    returns: bool = True  # whether what was made behind the link is of use at home
 
 
 def tell(at: Bench, cache_id: str, case: Case) -> None:
-    """Install, move, use, clean, use: the whole story of one entry, held against what the catalogue says of it."""
+    """Install, move, use, clean, use, come home: the story of one entry, held against what the catalogue says of it."""
     rule = find_rule(cache_id)
     assert rule is not None
     target = at.disks[0] / "survived/trees" / str(case.cache).lstrip("/")
@@ -194,6 +195,13 @@ def tell(at: Bench, cache_id: str, case: Case) -> None:
     assert is_ours()
     assert _weight(target) > 0
     _nothing_new(at, home, case, "filling it again")
+
+    at.must("restore", cache_id)
+    assert not case.cache.is_symlink()
+    assert not target.exists()
+    assert at.leftovers() == []
+    if case.returns:
+        case.again()
 
 
 def _weight(tree: Path) -> int:
