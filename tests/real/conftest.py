@@ -26,9 +26,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory, request) -> Shelf:
-    if "CT_SHELF" in os.environ: return Shelf(Path(os.environ["CT_SHELF"]), Path("/tmp/ct/py/bin/uv"))
-    tools = request.getfixturevalue("tools")
+def shelf(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """Return what installs tools of the registries once in a run, however many workers share it."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shelf"

@@ -8,8 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,24 +226,13 @@ def _is_eaten(at: Bench, cache_id: str, cache: Path, target: Path) -> None:
 
 
 @contextmanager
-def site(folder: Path, port: int = 0) -> Iterator[int]:
-    """Serve the files of a folder on the loopback; the value is the port."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with served(partial(Handler, directory=str(folder)), port) as found:
-        yield found
-
-
-@contextmanager
-def answering(body: bytes) -> Iterator[int]:
-    """Answer every request on the loopback with the same bytes; the value is the port."""
+def answering(answer: Callable[[str], bytes]) -> Iterator[int]:
+    """Answer every request on the loopback with what `answer` says to its path, if it is not empty; the value is the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            body = answer(self.path.partition("?")[0])
+            self.send_response(200 if body else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
