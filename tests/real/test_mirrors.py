@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.rig.disks import mounted
-from tests.rig.mirror import SIX, Site, hub_pages, mirror, upstream, wheel_pages
+from tests.rig.dockers import Docker, rootfs, running_docker, why_no_docker
+from tests.rig.mirror import SIX, Site, hub_pages, mirror, registry_site, upstream, wheel_pages
 from tests.rig.world import KEPT, ROOT, World, wait_until
 
 if TYPE_CHECKING:
@@ -226,6 +227,35 @@ def test_conda(world: World) -> None:
         assert "# first" in text
         world.must("mirrors", "undo", "conda")
     assert (world.home / ".condarc").read_text() == mine
+
+
+@pytest.mark.timeout(300)
+def test_docker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real dockerd pulls an image of the official registry through the mirror in its daemon.json; undo is byte for byte."""
+    if reason := why_no_docker():
+        pytest.skip(reason)
+    os.makedirs("/etc/docker", exist_ok=True)
+    monkeypatch.setattr(Docker, "fill", lambda _: None)
+    with running_docker("100M", "64M") as docker, mirror(registry_site("library/hello-world", rootfs())) as site:
+        before = docker.config.read_bytes()
+        bind = f'mount --bind "{docker.folder}" /etc/docker && exec "$@"'
+
+        def inside(*words: str) -> None:
+            ctl = [sys.executable, "-m", "survived.ctl.main", "mirrors", *words]
+            command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", bind, "sh", *ctl]
+            env = {**world.env, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        inside("use", "docker", site.url)
+        docker.stop()
+        docker.start()
+        asked = len(site.seen)
+        docker.docker("pull", "hello-world")
+        assert "/v2/library/hello-world/manifests/latest" in [path for path, _ in site.seen[asked:]]
+        assert docker.docker("image", "ls", "--format", "{{.Repository}}") == "hello-world"
+        inside("undo", "docker")
+        assert docker.config.read_bytes() == before
 
 
 @pytest.mark.timeout(400)

@@ -50,6 +50,7 @@ class Site:
     ) -> None:
         self.pages, self.sources, self.faults = dict(pages or {}), dict(sources or {}), dict(faults)
         self.replaced: dict[bytes, bytes] = {}
+        self.kinds: dict[str, str] = {}  # types of pages that have another one than their content suggests
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.url = ""
 
@@ -62,7 +63,9 @@ class Site:
         if path in self.pages:
             body = self.pages[path]
             kind = "application/json" if body[:1] == b"{" else "text/html" if path.endswith("/") else "application/octet-stream"
-            return 200, kind, body, {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            kind = self.kinds.get(path, kind)
+            more = {"Docker-Content-Digest": f"sha256:{hashlib.sha256(body).hexdigest()}"} if path.startswith("/v2/") else {}
+            return 200, kind, body, {**more, "ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
         for prefix, server in self.sources.items():
             if path.startswith(prefix):
                 status, kind, body = upstream(server + path[len(prefix) :], accept)
@@ -143,3 +146,26 @@ def hub_pages(files: Mapping[str, bytes], repo: str) -> dict[str, bytes]:
     about = json.dumps({"id": repo, "sha": COMMIT, "lastModified": "2026-01-02T03:04:05.000Z"}).encode()
     pages = {f"/api/models/{repo}/revision/main": about}
     return pages | {f"/{repo}/resolve/{revision}/{name}": data for name, data in files.items() for revision in (COMMIT, "main")}
+
+
+def registry_site(name: str, layer: bytes) -> Site:
+    """Return a registry with one image of one layer, an uncompressed tar, under the tag latest."""
+    kinds = {"config": "application/vnd.docker.container.image.v1+json", "layer": "application/vnd.docker.image.rootfs.diff.tar"}
+    manifest_kind = "application/vnd.docker.distribution.manifest.v2+json"
+
+    def digest(data: bytes) -> str:
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(layer)]}}
+    ).encode()
+    blob = {"config": config, "layer": layer}
+    described = {part: {"mediaType": kinds[part], "size": len(data), "digest": digest(data)} for part, data in blob.items()}
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": manifest_kind, "config": described["config"], "layers": [described["layer"]]}
+    ).encode()
+    base = f"/v2/{name}"
+    pages = {"/v2/": b"{}", f"{base}/manifests/latest": manifest, f"{base}/manifests/{digest(manifest)}": manifest}
+    site = Site(pages | {f"{base}/blobs/{digest(data)}": data for data in blob.values()})
+    site.kinds = {path: manifest_kind for path in pages if "/manifests/" in path}
+    return site
