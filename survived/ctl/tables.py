@@ -59,7 +59,19 @@ def caches() -> str:
     return markdown(("id", "what", "kind", "usually at", "moved by itself"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"caches": caches, "examples": examples, "exit-codes": exit_codes, "verbs": verbs}
+def redirects() -> str:
+    """Return what redirected tools do while their data disk is missing, those together that do the same."""
+    from survived.settings.recipes import load_recipes
+
+    tools: dict[str, list[str]] = {}
+    for recipe in load_recipes():
+        tools.setdefault(recipe.missing, []).append(f"`{recipe.name}`")
+    return markdown(("redirected", "without its data disk"), ((", ".join(names), missing) for missing, names in tools.items()))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "caches": caches, "examples": examples, "exit-codes": exit_codes, "redirects": redirects, "verbs": verbs,
+}  # fmt: skip
 
 
 def _usual(place: str) -> str:

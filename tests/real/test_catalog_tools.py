@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,9 @@ def python_tools(shelf: Shelf) -> Path:
 
 def data_tools(shelf: Shelf) -> Path:
     """Return the bin folder of an environment with what data scientists use."""
-    return shelf.python("scientists", "datasets", "nltk", "wandb", "py-rattler", "modelscope")
+    return shelf.python(
+        "scientists", "datasets", "nltk", "wandb", "py-rattler", "modelscope", "tensorflow-datasets", "array_record"
+    )
 
 
 def node_tools(shelf: Shelf) -> Path:
@@ -153,6 +156,12 @@ def poetry(at: Bench, shelf: Shelf, served_files: Path) -> Case:
         clean=(("NAME", "mine -n"),),
         beside=(".local/share/virtualenv", ".cache/virtualenv"),
     )
+
+
+def poetry_virtualenvs(at: Bench, shelf: Shelf, served_files: Path) -> Case:
+    """The environments alone are moved, and found in their place."""
+    whole = poetry(at, shelf, served_files)
+    return replace(whole, cache=whole.cache / "virtualenvs", beside=(*whole.beside, ".cache/pypoetry/"))
 
 
 def pipx(at: Bench, shelf: Shelf) -> Case:
@@ -303,6 +312,30 @@ def nltk(at: Bench, shelf: Shelf, served_files: Path) -> Case:
     return Case(at.home / "nltk_data", use=use, again=again)
 
 
+def tfds(at: Bench, shelf: Shelf) -> Case:
+    """A data set that was prepared is read from the moved folder, and not prepared again."""
+    python = data_tools(shelf) / "python"
+    code = (
+        "import sys, numpy, tensorflow_datasets as tfds\n"
+        "class Tiny(tfds.core.GeneratorBasedBuilder):\n"
+        "    VERSION = tfds.core.Version('1.0.0')\n"
+        "    def _info(self):\n"
+        "        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({'n': numpy.int64}))\n"
+        "    def _split_generators(self, manager): return {'train': self._generate_examples()}\n"
+        "    def _generate_examples(self):\n"
+        "        assert len(sys.argv) == 1, 'it is prepared again'\n"
+        "        yield from ((n, {'n': n}) for n in range(100))\n"
+        "tiny = Tiny(file_format='array_record')\n"
+        "tiny.download_and_prepare()\n"
+        "assert len(tiny.as_data_source(split='train')) == 100\n"
+    )
+
+    def use() -> None:
+        at.tool(python, "-c", code)
+
+    return Case(at.home / "tensorflow_datasets", use=use, again=lambda: at.tool(python, "-c", code, "again"))
+
+
 def modelscope(at: Bench, shelf: Shelf) -> Case:
     """A model is found in the moved cache with its hub away, and the cleanup reaches the target."""
     tools, weights = data_tools(shelf), b"weights" * 1000
@@ -392,6 +425,25 @@ def wandb_runs(at: Bench, shelf: Shelf) -> Case:
         assert os.readlink(at.home / "runs/wandb/latest-run").startswith("offline-run-")
 
     return Case(at.home / "runs/wandb", use=run, again=again, beside=(".config/wandb", ".cache/wandb", ".local/share/wandb"))
+
+
+def browsers_chromium(at: Bench, shelf: Shelf) -> Case:
+    """A page is shown out of the moved cache with its server down."""
+    needs("chromium")
+    page = b"<title>t</title>hello " + b"x" * 100_000
+    with answering(lambda path: page) as port:
+        pass
+
+    def show() -> None:
+        profile = f"--user-data-dir={at.home}/.config/chromium"
+        quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+        assert "hello xxx" in at.tool("chromium", *quiet, profile, "--dump-dom", f"http://127.0.0.1:{port}/page")
+
+    def use() -> None:
+        with answering(lambda path: page if path == "/page" else b"", port):
+            show()
+
+    return Case(at.cache / "chromium", use=use, again=show, beside=(".config/chromium", ".cache/dconf", ".local/share", ".pki"))
 
 
 # ---- JavaScript -----------------------------------------------------------------------------------------------------
@@ -666,13 +718,13 @@ def maven(at: Bench, shelf: Shelf) -> Case:
 
 
 TOLD = {
-    "uv-tools": uv_tools, "uv-python": uv_python, "poetry": poetry, "pipx": pipx, "pre-commit": pre_commit, "jupyter": jupyter,
-    "pixi-cache": pixi_cache, "hf-datasets": hf_datasets, "nltk": nltk, "modelscope": modelscope, "wandb-cache": wandb_cache,
+    "uv-tools": uv_tools, "uv-python": uv_python, "poetry": poetry, "poetry-virtualenvs": poetry_virtualenvs, "pipx": pipx, "pre-commit": pre_commit, "jupyter": jupyter,
+    "pixi-cache": pixi_cache, "hf-datasets": hf_datasets, "nltk": nltk, "tfds": tfds, "browsers-chromium": browsers_chromium, "modelscope": modelscope, "wandb-cache": wandb_cache,
     "wandb-staging": wandb_staging, "wandb-runs": wandb_runs, "yarn1": yarn1, "yarn-berry": yarn_berry, "bun": bun,
     "pnpm-store": pnpm_store, "playwright": playwright, "cargo": cargo, "cargo-target": cargo_target, "rustup": rustup,
     "go-build": go_build, "go-mod": go_mod, "ccache": ccache, "sccache": sccache, "maven": maven,
 }  # fmt: skip
-SERVED = {"nltk", "poetry"}
+SERVED = {"nltk", "poetry", "poetry-virtualenvs"}
 
 
 @pytest.mark.parametrize("cache_id", TOLD)

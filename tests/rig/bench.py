@@ -39,7 +39,7 @@ class Shelf:
         place = self.folder / name
         quiet = ("-q", "--no-cache")
         make = (self.uv, "venv", *quiet, "--python", sys.executable, place)
-        fill = (self.uv, "pip", "install", *quiet, "--python", place / "bin/python", "--only-binary=:all:", *packages)
+        fill = (self.uv, "pip", "install", *quiet, "--python", place / "bin/python", *packages)
         return self._once(place, make, fill) / "bin"
 
     def node(self, name: str, *packages: str) -> Path:
@@ -226,19 +226,20 @@ def _is_eaten(at: Bench, cache_id: str, cache: Path, target: Path) -> None:
 
 
 @contextmanager
-def answering(answer: Callable[[str], bytes]) -> Iterator[int]:
-    """Answer every request on the loopback with what `answer` says to its path, if it is not empty; the value is the port."""
+def answering(answer: Callable[[str], bytes], port: int = 0) -> Iterator[int]:
+    """Answer on the loopback with what `answer` says to a path, which may be kept; the value is the port, by default any."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = answer(self.path.partition("?")[0])
             self.send_response(200 if body else 404)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "max-age=365000000, immutable")
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with served(Handler) as found:
+    with served(Handler, port) as found:
         yield found

@@ -19,7 +19,7 @@ FACTS = Path(__file__).parents[3] / "shared/facts/catalog.toml"
 PROVEN = {
     "pip", "uv-cache", "uv-tools", "poetry", "pipx", "pre-commit", "conda-pkgs", "conda-envs", "hf-hub", "hf-datasets",
     "torch-hub", "npm", "pnpm-store", "yarn-berry", "bun", "cargo", "go-build", "ccache", "uv-python", "nltk", "wandb-cache",
-    "wandb-staging", "wandb-runs", "playwright", "rustup", "sccache", "maven", "jupyter", "modelscope",
+    "wandb-staging", "wandb-runs", "playwright", "rustup", "sccache", "maven", "jupyter", "modelscope", "tfds",
 }  # fmt: skip
 EATS_LINKS = {"yarn1", "cargo-target", "go-mod"}
 
