@@ -175,8 +175,9 @@ def test_yarn_replaces_its_link(world: World, npm: str) -> None:
     yarn, cache, project = world.run / "node_modules/.bin/yarn", world.cache / "yarn", world.run / "project"
     project.mkdir()
     (project / "package.json").write_text('{"name": "p", "version": "1.0.0", "private": true, "license": "MIT"}')
-    world.configure(watch={"high": "90%", "low": "80%"})
-    env = {"YARN_CACHE_FOLDER": str(cache)}  # root's own is elsewhere
+    world.configure(watch={"high": "90%", "low": "80%"}, caches={"yarn1": {"path": str(cache)}})  # root's own is elsewhere
+    world.must("reload")
+    env = {"YARN_CACHE_FOLDER": str(cache)}
     run(world, yarn, "add", "--no-progress", "is-odd", cwd=project, **env)
     assert "yarn cache clean' removes a link" in world.must("relocate", str(cache)).err
     target = target_of(world, cache)

@@ -106,6 +106,7 @@ def test_killed_at_every_step(template: Rig, verb: Verb) -> None:
     [*((error, False) for error in ERRORS), *((error, True) for error in (errno.ENOSPC, errno.EROFS, errno.EMFILE))],
     ids=lambda value: {False: "once", True: "from then on"}.get(value) or errno.errorcode[value],
 )
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("verb", Verb)
 def test_failing_at_every_step(template: Rig, verb: Verb, error: int, lasting: bool) -> None:
     """Each single call fails, or all from it on: one sentence, the path is whole, and clean after the next start."""
