@@ -13,7 +13,11 @@ import pytest
 
 from tests.rig.uml import run_in_uml, why_no_uml
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(why_no_uml() is not None, reason=str(why_no_uml()))]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(why_no_uml() is not None, reason=str(why_no_uml())),
+    pytest.mark.xdist_group("quota"),
+]
 
 SCRIPT = """
 import errno

@@ -90,7 +90,7 @@ def test_watch_redraws_in_place_resizes_and_leaves_the_terminal_as_it_was(world:
     terminal.type("echo before")
     terminal.tmux("pipe-pane", f"cat >> {shlex.quote(str(raw))}")
     terminal.type("survivectl status --watch")
-    wait_until(lambda: "TROUBLE" in terminal.screen() or "OK" in terminal.screen(), what=terminal.screen)
+    wait_until(lambda: re.search(r"(TROUBLE|OK)  \S", terminal.screen()), what=terminal.screen)
     assert terminal.ask("#{alternate_on} #{cursor_flag}") == "1 0"
     first = terminal.screen()
     assert first.splitlines()[0].startswith("OK  ")
@@ -171,6 +171,7 @@ def test_tmux_shows_the_token_in_its_status_line(world: World, terminal: Termina
     config.write_text(
         "set -g status-interval 1\nset -g status-right '<#(survivectl status --short tmux)>'\nset -g status-right-length 200\n"
     )
+    terminal.tmux("resize-window", "-x", "200", "-y", "24")  # the path of a test's disk may fill 80 columns alone
     terminal.type(f"tmux -S {shlex.quote(str(tmp_path / 'inner'))} -f {shlex.quote(str(config))} new-session 'sleep 60'")
 
     def line(*options: str) -> str:

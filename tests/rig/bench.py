@@ -124,9 +124,9 @@ class Bench(World):
         return said
 
     def at_home(self) -> set[str]:
-        """Return every file that lies on the small disk itself, relative to the home."""
+        """Return every file that lies on the small disk itself, also at its top; relative to the home."""
         found = set()
-        for folder, _, names in os.walk(self.home):
+        for folder, _, names in os.walk(self.small.path):
             found.update(os.path.relpath(os.path.join(folder, name), self.home) for name in names)
         return found
 
@@ -144,9 +144,9 @@ class Case:
     clean: tuple[tuple[str, str], ...] = ()
     where: Path | None = None  # where the clean command is run
     beside: tuple[str, ...] = ()
-    still: Callable[[], object] | None = None  # what must end before a move: a server of the tool's
     cleanable: bool = True  # whether its clean command can be run here
     returns: bool = True  # whether what was made behind the link is of use at home
+    writes: bool = False  # whether `again` adds to the cache by itself
 
 
 def tell(at: Bench, cache_id: str, case: Case) -> None:
@@ -159,9 +159,6 @@ def tell(at: Bench, cache_id: str, case: Case) -> None:
         return case.cache.is_symlink() and os.readlink(case.cache) == str(target)
 
     case.use()
-    case.again()
-    if case.still:
-        case.still()
     assert not case.cache.is_symlink()
     before = snapshot(case.cache)
     at.must("relocate", cache_id)
@@ -182,18 +179,20 @@ def tell(at: Bench, cache_id: str, case: Case) -> None:
         at.tool("sh", "-c", command, cwd=case.where)
         if rule.keeps_link is False:
             _is_eaten(at, cache_id, case.cache, target)
+            case.use()
+            case.again()
             return
         assert rule.keeps_link, f"the catalogue does not say what '{rule.clean_command}' does to a link: {case.cache.is_symlink()}"
         assert is_ours(), f"'{rule.clean_command}' removed the link"
         assert _weight(target) < full, "cleaning did not reach the target"
         _nothing_new(at, home, case, "cleaning it")
-    case.use()
-    case.again()
-    if case.still:
-        case.still()
-    assert is_ours()
+    if not case.writes:
+        case.use()
+        assert is_ours()
     assert _weight(target) > 0
     _nothing_new(at, home, case, "filling it again")
+    if not case.returns:
+        case.again()
 
     at.must("restore", cache_id)
     assert not case.cache.is_symlink()
