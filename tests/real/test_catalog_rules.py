@@ -16,7 +16,7 @@ from survived.model import Cache
 from survived.settings.catalog import resolve_caches
 from tests.unit.engine import ORDINARY, ordinary_folder
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.xdist_group("catalog_rules")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 PYTHON_TOOLS = ("pip", "uv", "poetry", "pre-commit", "pipx", "huggingface_hub", "jupyter-core")
 NODE_TOOLS = ("pnpm-10@npm:pnpm@10", "pnpm-new@npm:pnpm@latest", "yarn-1@npm:yarn@1", "berry@npm:@yarnpkg/cli-dist", "bun")

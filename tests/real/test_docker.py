@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.rig.dockers import Docker
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("docker")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 KILL = "os.kill(os.getpid(), 9)"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("docker_service")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 CONFIG = '{"data-root": "/home/docker", "iptables": false, "ip6tables": false, "bridge": "none", "log-level": "warn"}'
 GUARD = "/etc/systemd/system/docker.service.d/survived.conf"

@@ -19,7 +19,7 @@ from tests.unit.engine import contents, nasty_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("interrupt")]
+pytestmark = pytest.mark.real
 
 INTERRUPTED = 130
 HOOK = """

@@ -21,7 +21,7 @@ from tests.rig.person import Person, person, python_here
 from tests.rig.world import MIB
 from tests.unit.engine import contents
 
-pytestmark = [pytest.mark.real, pytest.mark.xdist_group("redirect")]
+pytestmark = pytest.mark.real
 SHELLS = ("bash", "zsh", "fish")
 GENERATOR = "/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator"
 

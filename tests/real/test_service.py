@@ -18,7 +18,7 @@ from tests.rig.machine import Machine, booted, why_no_machine, within
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180), pytest.mark.xdist_group("service")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 SECRET = "pa55-that-nobody-may-see"
 CONFIG = f"""

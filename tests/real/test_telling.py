@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.rig.disks import Disks
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180), pytest.mark.xdist_group("telling")]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 UUID = "0b3f1b62-5d0c-4a8b-9d7e-2f6f0f4e8a11"
 
 

@@ -7,12 +7,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.rig.disks import Disks
+from tests.rig.disks import small_and_data_disks
 from tests.rig.world import ROOT, World, wait_until
 
 pytestmark = pytest.mark.real
@@ -55,12 +57,14 @@ class Terminal:
 
 
 @pytest.fixture
-def world(make_disks: Callable[..., Disks], tmp_path: Path) -> Iterator[World]:
-    """Return a world whose daemon runs, with a cache that may not move."""
+def world(needs_root_mounts: None, tmp_path: Path) -> Iterator[World]:
+    """Return a world whose daemon runs, with a cache that may not move, at paths that leave room in 80 columns."""
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed")
-    disks = make_disks(small="60M", data="60M")
-    with World(disks.small, (disks.data,), tmp_path / "run") as world:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="t")))
+        disks = stack.enter_context(small_and_data_disks(folder, small="60M", data="60M"))
+        world = stack.enter_context(World(disks.small, (disks.data,), tmp_path / "run"))
         world.configure(move={"min_size": "1 GiB"})
         world.fill(world.cache / "pip", 5)
         world.start()
