@@ -24,7 +24,7 @@ from survived.store.journal import Journal
 from survived.terms import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from survived.machine import Machine
     from survived.model import LinkReading, StoreReading
@@ -46,17 +46,25 @@ class Records:
         machine = self.machine
         return tuple(dict.fromkeys((*machine.open, *machine.known, *(os.path.join(disk, layout.NAME) for disk in machine.disks()))))
 
-    def read(self, read: Callable[[Journal], tuple[T, ...]]) -> tuple[tuple[str, T], ...]:
-        """Return what `read` gives of each store's journal, with the store's path; those not open are read without their lock."""
+    def read(self, read: Callable[[Journal], Iterable[T]]) -> tuple[tuple[str, T], ...]:
+        """Return what `read` gives of each store's journal, with the store's path."""
+        return self.each(lambda _, database: read(Journal(database)))
+
+    def each(self, read: Callable[[str, Database], Iterable[T]]) -> tuple[tuple[str, T], ...]:
+        """
+        Return what `read` gives of each store's path and database, with the path; those not open are read without their lock.
+
+        What cannot be read, or is of a format without the tables that `read` asks, is left out.
+        """
         found: list[tuple[str, T]] = []
         for path in self.stores():
             if path in self.machine.open:
-                found += [(path, item) for item in read(self.machine.open[path].journal)]
+                found += [(path, item) for item in read(path, self.machine.open[path].database)]
             elif os.path.isfile(os.path.join(path, "state.db")):
                 with contextlib.suppress(SurvivedError):
                     database = Database(os.path.join(path, "state.db"), (), read_only=True)
                     try:
-                        found += [(path, item) for item in read(Journal(database))]
+                        found += [(path, item) for item in read(path, database)]
                     finally:
                         database.close()
         return tuple(found)

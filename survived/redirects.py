@@ -64,26 +64,16 @@ def owner_of(recipe: Recipe) -> str:
 
 def find_standings(machine: Machine, recipe: Recipe) -> tuple[Standing, ...]:
     """Return where a tool is redirected to, by every journal that can be read; more than one after a disk was away."""
-    found = []
-    for path in machine.records.stores():
-        if path in machine.open:
-            found.append(_standing(path, machine.open[path].database, recipe))
-        elif os.path.isfile(os.path.join(path, "state.db")):
-            with suppress(SurvivedError):
-                database = Database(os.path.join(path, "state.db"), (), read_only=True)
-                try:
-                    found.append(_standing(path, database, recipe))
-                finally:
-                    database.close()
-    return tuple(item for item in found if item is not None)
+    return tuple(item for _, item in machine.records.each(lambda path, database: _standings(path, database, recipe)))
 
 
-def _standing(path: str, database: Database, recipe: Recipe) -> Standing | None:
+def _standings(path: str, database: Database, recipe: Recipe) -> tuple[Standing, ...]:
+    """Return how a tool stands by one store: none or one."""
     journal = EditJournal(database)
     records = tuple(r for r in journal.open(owner_of(recipe)) if r.stage is not EditStage.INTENT)
     moved = tuple(json.loads(database.recall(_MOVED + recipe.name) or "[]"))
     made = json.loads(database.recall(_SCHEME + recipe.name) or "{}")
-    return Standing(path, records, moved, made) if records or moved else None
+    return (Standing(path, records, moved, made),) if records or moved else ()
 
 
 # ---- plan -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,11 @@ from survived import keepsakes
 from survived.act import undoing
 from survived.act.edits import apply as apply_edits
 from survived.act.edits import plan as plan_edits
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused
 from survived.mirrors import recipes
 from survived.mirrors.known import Mirror, mirrors, named, without_password
 from survived.model import Reason
 from survived.redirects import change_document, outcome_document
-from survived.store.database import Database
 from survived.store.edits import EditJournal, EditStage
 
 if TYPE_CHECKING:
@@ -53,17 +51,7 @@ class Use:
 
 def records(machine: Machine, tool: str) -> list[tuple[str, EditRecord]]:
     """Return our edits for a tool that are in force, each with its store, by every journal that can be read."""
-    found: list[tuple[str, EditRecord]] = []
-    for path in machine.records.stores():
-        if path in machine.open:
-            found += [(path, record) for record in EditJournal(machine.open[path].database).open(OWNER + tool)]
-        elif os.path.isfile(os.path.join(path, "state.db")):
-            with suppress(SurvivedError):
-                database = Database(os.path.join(path, "state.db"), (), read_only=True)
-                try:
-                    found += [(path, record) for record in EditJournal(database).open(OWNER + tool)]
-                finally:
-                    database.close()
+    found = machine.records.each(lambda _, database: EditJournal(database).open(OWNER + tool))
     return [(path, record) for path, record in found if record.stage is not EditStage.INTENT]
 
 

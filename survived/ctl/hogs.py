@@ -28,7 +28,6 @@ from survived.observe.hogs import Scope, look_around
 from survived.observe.twins import find_twins
 from survived.settings.catalog import wrong_level
 from survived.store import hogs as kept
-from survived.store.database import Database
 from survived.store.outbox import Outbox
 from survived.terms import Reason
 
@@ -221,38 +220,18 @@ def _why(refusal: Refused) -> str:
 def _past(machine: Machine, now: float) -> dict[str, Sizes]:
     """Return the latest sample of any store that is a day old, and the latest that is no younger than the last notice."""
     found: dict[str, Sizes] = {}
-    told: list[float] = []
-    databases = read_databases(machine)
-    try:
-        for database in databases:
-            if (text := Outbox(database).summary()["last_delivered"]) is not None:
-                told += [datetime.fromisoformat(text).timestamp()]
-        thens = {"yesterday": now - _DAY, **({"notice": max(told)} if told else {})}
-        for name, then in thens.items():
-            samples = [sizes for database in databases if (sizes := kept.before(database, then)) is not None]
-            if samples:
-                found[name] = max(samples, key=lambda sizes: sizes.time)
-    finally:
-        for database in databases:
-            database.close()
+    told = [text for _, text in machine.records.each(lambda _, database: [Outbox(database).summary()["last_delivered"]])]
+    since = max((datetime.fromisoformat(text).timestamp() for text in told if text is not None), default=None)
+    for name, then in {"yesterday": now - _DAY, "notice": since}.items():
+        if then is not None and (samples := samples_before(machine, then)):
+            found[name] = max(samples, key=lambda sizes: sizes.time)
     return found
 
 
-def read_databases(machine: Machine) -> list[Database]:
-    """Return the databases of all stores that can be read."""
-    found = []
-    for path in machine.records.stores():
-        place = os.path.join(path, "state.db")
-        if os.path.isfile(place):
-            with contextlib.suppress(SurvivedError):
-                database = Database(place, (), read_only=True)
-                try:
-                    kept.before(database, 0.0)  # one of an older format has no such table
-                except SurvivedError:
-                    database.close()
-                    raise
-                found.append(database)
-    return found
+def samples_before(machine: Machine, then: float) -> list[Sizes]:
+    """Return the latest sample before a time of each store that has one."""
+    found = machine.records.each(lambda _, database: [kept.before(database, then)])
+    return [sizes for _, sizes in found if sizes is not None]
 
 
 def _keep(machine: Machine, sizes: Sizes) -> bool:

@@ -237,17 +237,16 @@ def _fastest(args: argparse.Namespace, tool: str) -> Mirror:
 
 
 def _proven(args: argparse.Namespace, tool: str, word: str) -> Mirror:
+    from survived.mirrors import choice
     from survived.mirrors.recipes import read_distribution
 
     mirror = known.find(tool, word, read_distribution()[0] or "debian")
     if tool == "apt" and "://" in word:
         mirror = replace(mirror, extra=())
     (finding,) = _ask([mirror], args)
-    if args.unproven or (finding.ok and finding.proven and not finding.data_host):
+    why = choice.objection(finding, [finding])
+    if args.unproven or not why:
         return mirror
-    why = finding.why or (
-        f"its data comes from {finding.data_host}" if finding.data_host else "no download could be compared with its hash"
-    )
     raise Refused(
         Reason.NO_MIRROR,
         f"Cannot use '{mirror.shown}' for {tool}: {why}. Nothing was changed.",

@@ -24,7 +24,6 @@ from survived.ctl.main import printable, say
 from survived.ctl.treemap import squarify
 from survived.errors import SurvivedError
 from survived.observe.disks import is_below
-from survived.store import hogs as kept
 from survived.tell.verdict import disk_of
 from survived.units import print_bytes, print_share
 
@@ -128,14 +127,7 @@ class _Device:
 def _big(machine: Machine) -> dict[str, int]:
     """Return the sizes of what is big by the last look of anybody; if that is old, look."""
     now = time.time()
-    samples = []
-    for database in hogs.read_databases(machine):
-        try:
-            if (sizes := kept.before(database, now)) is not None:
-                samples.append(sizes)
-        finally:
-            database.close()
-    last = max(samples, key=lambda sizes: sizes.time, default=None)
+    last = max(hogs.samples_before(machine, now), key=lambda sizes: sizes.time, default=None)
     if last is not None and now - last.time <= _FRESH_SECONDS:
         return last.sizes
     say("survivectl: Looking at what is big, which takes a while.")

@@ -40,7 +40,18 @@ def cost_seconds(finding: Finding) -> float:
 
 def is_fit(finding: Finding, findings: Sequence[Finding]) -> bool:
     """Tell whether a tool may be led to it: it answers, a download had its hash, its data is its own, it is not behind."""
-    return finding.ok and finding.proven and not finding.data_host and not is_stale(finding, findings)
+    return not objection(finding, findings)
+
+
+def objection(finding: Finding, findings: Sequence[Finding]) -> str:
+    """Return why no tool should be led to a mirror, as the end of a sentence; "" if nothing speaks against it."""
+    if finding.why:
+        return finding.why
+    if finding.data_host:
+        return f"its data comes from {finding.data_host}"
+    if not finding.proven:
+        return "no download could be compared with its hash"
+    return "it is behind" if is_stale(finding, findings) else ""
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:
@@ -95,10 +106,7 @@ def step(watched: Watched, findings: Sequence[Finding], *, may_switch: bool) -> 
     seen = next((finding for finding in findings if finding.mirror.url == watched.chosen.url), None)
     if seen is None:
         return Verdict(watched)
-    if not is_fit(seen, findings):
-        why = seen.why or (
-            "its data comes from elsewhere" if seen.data_host else "it is behind" if seen.proven else "nothing is proven"
-        )
+    if why := objection(seen, findings):
         now = replace(watched, bad=watched.bad + 1, good=0)
         if may_switch and now.bad >= _LEFT_AFTER and now.used.url == now.chosen.url:
             other = fallback(now.chosen, findings)

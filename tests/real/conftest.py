@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.rig.bench import Shelf
+from tests.rig.receivers import Receivers, receivers
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +34,18 @@ def shelf(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shelf"
     folder.mkdir(exist_ok=True)
     return Shelf(folder, tools / "uv")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receivers]:
+    """Run the receivers once for the file."""
+    with receivers(tmp_path_factory.mktemp("receivers")) as running:
+        yield running
+
+
+@pytest.fixture
+def rig(servers: Receivers) -> Receivers:
+    """Return the receivers as new: both work, and nothing was received."""
+    servers.mode(http="ok", smtp="ok")
+    servers.clear()
+    return servers

@@ -19,10 +19,10 @@ from survived.model import Level, Notice
 from survived.store.outbox import Outbox, Result
 from survived.tell.delivery import Delivery, Message, Page, destination_key
 from survived.tell.failures import Spoken, describe, explain, retry_seconds, scrub
-from tests.rig.receivers import Receivers, receivers
+from tests.rig.receivers import Receivers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(90)]
 
@@ -32,21 +32,6 @@ SECRET = "s3cretpart"
 def note(title: str = "host: / is 93 % full", body: str = "pip: 12 GiB → /data1\nundo: survivectl restore pip") -> Notice:
     """Return a notice."""
     return Notice("pressure", Level.WARNING, title, body, time.time())
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receivers]:
-    """Run the receivers once for the file."""
-    with receivers(tmp_path_factory.mktemp("receivers")) as running:
-        yield running
-
-
-@pytest.fixture
-def rig(servers: Receivers) -> Receivers:
-    """Return the receivers as new: both work, and nothing was received."""
-    servers.mode(http="ok", smtp="ok")
-    servers.clear()
-    return servers
 
 
 def deliver(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from survived.tell.heartbeat import Heartbeat, trouble_url
-from tests.rig.receivers import Receivers, receivers
+from tests.rig.receivers import Receivers
 from tests.rig.world import World, wait_until
 
 if TYPE_CHECKING:
@@ -26,21 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 UUID = "0b3f1b62-5d0c-4a8b-9d7e-2f6f0f4e8a11"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receivers]:
-    """Run the receivers once for the file."""
-    with receivers(tmp_path_factory.mktemp("receivers")) as running:
-        yield running
-
-
-@pytest.fixture
-def rig(servers: Receivers) -> Receivers:
-    """Return the receivers as new: both work, and nothing was received."""
-    servers.mode(http="ok", smtp="ok")
-    servers.clear()
-    return servers
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 
 class Index:
@@ -41,6 +41,36 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.path.endswith(".whl"):
             self.send_header("Cache-Control", "max-age=365000000, immutable")
         super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class Pages(BaseHTTPRequestHandler):
+    """Answers GET and HEAD alike: whoever makes one of it says in `answer` what there is, by `reply`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer with what is asked for."""
+        self.answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer without the body."""
+        self.answer(with_body=False)
+
+    def answer(self, *, with_body: bool) -> None:
+        """Answer `self.path`."""
+        raise NotImplementedError
+
+    def reply(self, status: int, headers: Mapping[str, str], body: bytes, *, with_body: bool) -> None:
+        """Send it, whole."""
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

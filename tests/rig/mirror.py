@@ -11,10 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
-from tests.rig.index import served
+from tests.rig.index import Pages, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -79,18 +78,11 @@ class Site:
 def mirror(site: Site) -> Iterator[Site]:
     """Serve it on the loopback until the end of the block."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Handler(Pages):
+        """The site's pages, in the way that is asked for."""
 
-        def do_GET(self) -> None:
-            """Answer, in the way that is asked for."""
-            self._answer(with_body=True)
-
-        def do_HEAD(self) -> None:
-            """Answer without the body."""
-            self._answer(with_body=False)
-
-        def _answer(self, *, with_body: bool) -> None:
+        def answer(self, *, with_body: bool) -> None:
+            """Answer, or do not."""
             path, faults = self.path.partition("?")[0], site.faults
             site.seen.append((path, dict(self.headers)))
             if "hang" in faults:
@@ -103,25 +95,14 @@ def mirror(site: Site) -> Iterator[Site]:
                     self.wfile.flush()
             elsewhere = str(faults.get("files", ""))
             if elsewhere and path.endswith((".whl", ".tgz", ".bin", ".conda")):
-                self._send(302, "text/plain", b"", {"Location": elsewhere + path}, with_body=with_body)
+                self.reply(302, {"Location": elsewhere + path}, b"", with_body=with_body)
                 return
             if "loop" in faults:
-                self._send(302, "text/plain", b"", {"Location": path}, with_body=with_body)
+                self.reply(302, {"Location": path}, b"", with_body=with_body)
                 return
             time.sleep(float(faults.get("slow", 0)))
             status, kind, body, more = site.answer(path, self.headers.get("Accept", "*/*"))
-            self._send(status, kind, body, more, with_body=with_body)
-
-        def _send(self, status: int, kind: str, body: bytes, more: Mapping[str, str], *, with_body: bool) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **more}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            self.reply(status, {"Content-Type": kind, **more}, body, with_body=with_body)
 
     with served(Handler) as port:
         site.url = f"http://127.0.0.1:{port}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from survived.act import fs, passes, recover, transfer
 from tests.unit.engine import Rig, build, nasty_tree, other_filesystem
 from tests.unit.pairs import Pair
 
@@ -31,3 +33,23 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         made.copy.mkdir(mode=0o700)
         yield made
         made.close()
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    """
+    Yield a closed rig; each death gets a source of its own in it.
+
+    Syncs and looking for holders take nearly all the time and are not what this is about: dying does not lose what the
+    kernel has. They are counted like all calls.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "find_holders", lambda paths, **_: dict.fromkeys(paths, ()))
+        patch.setattr(recover, "holders_of", lambda _: ())
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(fs, "sync_filesystem", lambda _: None)
+        for module in (passes, transfer):
+            patch.setattr(module, "TICK_NS", 0)
+        with build(tmp_path) as rig:
+            rig.close()
+            yield rig

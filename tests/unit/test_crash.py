@@ -12,37 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from survived.act import fs, passes, recover, transfer
+from survived.act import recover
 from survived.errors import SurvivedError
 from survived.model import Stage, Verb
 from tests.unit.engine import Rig, build, child, contents, nasty_tree, snapshot
 from tests.unit.sabotage import ERRORS, FINISHED, KILL, TOLD, in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 NUMBERS = itertools.count()
 MOST = 400
-
-
-@pytest.fixture
-def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """
-    Yield a closed rig; each death gets a source of its own in it.
-
-    Syncs and looking for holders take nearly all the time and are not what this is about: dying does not lose what the
-    kernel has. They are counted like all calls.
-    """
-    with monkeypatch.context() as patch:
-        patch.setattr(transfer, "find_holders", lambda paths, **_: dict.fromkeys(paths, ()))
-        patch.setattr(recover, "holders_of", lambda _: ())
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(fs, "sync_filesystem", lambda _: None)
-        for module in (passes, transfer):
-            patch.setattr(module, "TICK_NS", 0)
-        with build(tmp_path) as rig:
-            rig.close()
-            yield rig
 
 
 def fresh_rig(template: Rig, verb: Verb) -> Rig:

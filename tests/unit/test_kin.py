@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from survived.act import branches, fs, passes, recover, transfer
+from survived.act import branches
 from survived.act.transfer import Care
 from survived.model import Stage
 from survived.store import kinship
@@ -225,21 +225,6 @@ def test_notes_go_with_what_they_are_about(rig: Rig) -> None:
     fill(replace(rig, source=rig.home / ".other/pkgs"))
     replace(rig, source=rig.home / ".other/pkgs").relocate(care=CALM)
     assert len(list(folder.iterdir())) == 1
-
-
-@pytest.fixture
-def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """Yield a closed rig in which no time goes into syncs; see tests/unit/test_crash.py."""
-    with monkeypatch.context() as patch:
-        patch.setattr(transfer, "find_holders", lambda paths, **_: dict.fromkeys(paths, ()))
-        patch.setattr(recover, "holders_of", lambda _: ())
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(fs, "sync_filesystem", lambda _: None)
-        for module in (passes, transfer):
-            patch.setattr(module, "TICK_NS", 0)
-        with build(tmp_path) as made:
-            made.close()
-            yield made
 
 
 def few(rig: Rig) -> tuple[Path, Path]:
