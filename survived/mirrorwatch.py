@@ -2,7 +2,7 @@
 Looks now and then how the mirrors do that tools were led to, tells of one that does not, and leads elsewhere if that is wanted.
 
 A child asks (`survivectl mirrors probe --watched`): what HTTP and TLS need in memory is not ours to keep. What is decided
-about its answer is in `mirrors/choice.py`.
+about its answer is in `mirrors/choice.py`, which is loaded when there is one: most daemons have no mirror to watch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from survived.mirrors import choice
-from survived.mirrors.choice import Watched
-from survived.mirrors.facts import Finding
-from survived.mirrors.known import Mirror, at
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from survived.daemon import Daemon
+    from survived.mirrors.choice import Watched
+    from survived.mirrors.facts import Finding
+    from survived.mirrors.known import Mirror
 
 log = logging.getLogger(__name__)
 _FIRST_SECONDS = 60.0
@@ -88,6 +86,10 @@ class MirrorWatch:
 
     def take_in(self, findings: list[Finding], now: float) -> None:
         """Step each tool's state by what was found, tell what is to be told, and lead where it is wanted."""
+        from survived.mirrors import choice
+        from survived.mirrors.choice import Watched
+        from survived.mirrors.known import at
+
         uses, may_switch = self._uses(), self._daemon.machine.settings.mirrors.watch == "switch"
         for tool, url in uses.items():
             seen = [finding for finding in findings if finding.mirror.tool == tool]
@@ -127,6 +129,9 @@ class MirrorWatch:
 
 def finding_of(document: dict[str, Any]) -> Finding:
     """Return a finding from what `mirrors probe --json` printed of it."""
+    from survived.mirrors.facts import Finding
+    from survived.mirrors.known import Mirror
+
     mirror = Mirror(
         document["id"], document["tool"], document["url"], document["title"], document["region"], document["upstream"] or "",
         bool(document["official"]),
