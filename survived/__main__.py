@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from survived import __version__
 from survived.ctl.main import Parser, open_standard_descriptors
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.events import Event, about
 from survived.tell.logbook import setup_logging
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         place = f" '{os.fsdecode(error.filename)}'" if error.filename is not None else ""
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         log.error("Cannot start%s: %s. Nothing was changed.", place, why, extra=about(Event.START_FAILED, error=why))  # noqa: TRY400
         return SurvivedError.exit_code
 

@@ -22,7 +22,7 @@ from survived.act.transfer import Care
 from survived.decide.housing import find_store
 from survived.decide.reasons import WORTH
 from survived.decide.together import partner_stores
-from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError
+from survived.errors import NeedsPerson, Refused, SurvivedError, UsageError, cause_of
 from survived.events import Event, about
 from survived.model import Cache, CacheReading, CacheState, Kind, Operation, Reason, Relocation, StoreReading, TreeSize, Verb
 from survived.observe.disks import is_below
@@ -289,9 +289,7 @@ def recover(machine: Machine, task: Task | None = None) -> tuple[list[Operation]
         try:
             done, asked = recovery.recover_all(opened.store, opened.journal, machine.find_store, task)
         except OSError as error:
-            raise SurvivedError(
-                f"Cannot recover in '{path}': {(error.strerror or str(error)).lower()}. It is tried again."
-            ) from error
+            raise SurvivedError(f"Cannot recover in '{path}': {cause_of(error)}. It is tried again.") from error
         ended += done
         puzzles += asked
         if (journal := EditJournal(opened.database)).unfinished():

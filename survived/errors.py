@@ -78,3 +78,8 @@ BY_CODE: dict[int, type[SurvivedError]] = {
     cls.exit_code: cls for cls in (SurvivedError, UsageError, DaemonNotRunning, NeedsPerson, ConfigError, Stopped)
 }
 """For a client that gets an error over the socket; `Refused` (4) is made by hand since it needs its reason."""
+
+
+def cause_of(error: OSError) -> str:
+    """Return what the kernel says, for the middle of a sentence of ours: in small letters, without a full stop."""
+    return (error.strerror or str(error)).lower()

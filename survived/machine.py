@@ -22,7 +22,7 @@ from survived.act.ballast import Ballast
 from survived.act.rebuild import set_aside
 from survived.act.relocate import Ends
 from survived.decide.quota import limit
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.events import Event, about
 from survived.findings import Speed
 from survived.model import Cache, Filesystem, Kind, Observation, Reason, Relocation, StoreReading
@@ -107,7 +107,7 @@ class Machine:
                 filesystem = self._limited(path)
                 found.setdefault(filesystem.device_id, filesystem)
             except OSError as error:
-                trouble = f"'{path}': {(error.strerror or str(error)).lower()}"
+                trouble = f"'{path}': {cause_of(error)}"
         if not found:
             raise SurvivedError(f"Cannot watch {trouble or 'anything'}. Nothing is watched.", "Check [watch] filesystems.")
         return tuple(found.values())
@@ -216,9 +216,7 @@ class Machine:
         try:
             store = layout.open_store(reading, uid=self.uid)
         except OSError as error:
-            raise Refused(
-                Reason.NO_STORE, f"Cannot use '{reading.path}': {(error.strerror or str(error)).lower()}. Nothing was written."
-            ) from error
+            raise Refused(Reason.NO_STORE, f"Cannot use '{reading.path}': {cause_of(error)}. Nothing was written.") from error
         if without_database:
             log.warning("'%s/state.db' is now '%s'.", store.path, set_aside(store, "state.db"))
         was_lost = fs.exists(store.fd, "state.db") is None and store.is_used()

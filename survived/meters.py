@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from survived import __version__
 from survived.act import fs
+from survived.errors import cause_of
 from survived.model import Stage, Verb
 from survived.tell import metrics
 from survived.tell.logbook import lost_lines
@@ -80,7 +81,7 @@ class Meters:
             os.stat(os.path.dirname(place))  # a folder that we made would be one that node_exporter cannot read
             fs.write_file(place, text.encode(), _MODE, durable=False)
         except OSError as error:
-            self.trouble = f"Cannot write '{place}': {(error.strerror or str(error)).lower()}. Prometheus sees what is there."
+            self.trouble = f"Cannot write '{place}': {cause_of(error)}. Prometheus sees what is there."
         else:
             self.trouble = None
 

@@ -22,7 +22,7 @@ from survived.act.standin import link_anew
 from survived.act.transfer import holders_of, name_holders
 from survived.decide.guardian import ORPHANED, judge
 from survived.decide.reasons import is_below
-from survived.errors import Refused, SurvivedError, UsageError
+from survived.errors import Refused, SurvivedError, UsageError, cause_of
 from survived.findings import Orphan
 from survived.model import (
     Reason,
@@ -302,4 +302,4 @@ def _said(what: str, outcome: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SurvivedError(f"Cannot {what}: {(error.strerror or str(error)).lower()}. {outcome}") from error
+        raise SurvivedError(f"Cannot {what}: {cause_of(error)}. {outcome}") from error

@@ -20,7 +20,7 @@ from survived.act.carry import bring_back, carry
 from survived.act.edits import apply as apply_edits
 from survived.act.edits import plan as plan_edits
 from survived.act.undoing import How
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.model import Reason
 from survived.schemes import Scheme, caches_of, choose_store, data_home, make_scheme, overriding, scheme_document
 from survived.schemes import change_document as change_document
@@ -133,7 +133,7 @@ def apply(
             changes, gone = apply_edits(EditJournal(opened.database), owner_of(recipe), scheme.edits, time.time(), machine.ballast)
     except OSError as error:
         _take_back(machine, opened, recipe, moved, task)
-        raise SurvivedError(f"Cannot redirect '{recipe.name}': {(error.strerror or str(error)).lower()}.") from error
+        raise SurvivedError(f"Cannot redirect '{recipe.name}': {cause_of(error)}.") from error
     except BaseException:
         _take_back(machine, opened, recipe, moved, task)
         raise

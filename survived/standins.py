@@ -16,7 +16,7 @@ from survived import errands, orphans
 from survived.act import standin as act
 from survived.act.fold import Folded
 from survived.act.transfer import holders_of, name_holders
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.findings import Standin
 from survived.model import Reason, Standing
 from survived.observe.disks import answers
@@ -158,4 +158,4 @@ def _said(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SurvivedError(f"Cannot {what}: {(error.strerror or str(error)).lower()}. Nothing was lost.") from error
+        raise SurvivedError(f"Cannot {what}: {cause_of(error)}. Nothing was lost.") from error

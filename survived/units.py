@@ -122,3 +122,8 @@ def print_time(unix: float) -> str:
 def sentence(text: str) -> str:
     """Return the text with a full stop, unless it ends with a mark of its own."""
     return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def escape_surrogates(text: str) -> str:
+    """Return text in which bytes that were no UTF-8 stand as `\\udc..`: neither SQLite nor a mail takes lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

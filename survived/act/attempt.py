@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.act import fs, recover
-from survived.errors import Refused, Stopped, SurvivedError
+from survived.errors import Refused, Stopped, SurvivedError, cause_of
 from survived.model import Operation, Reason, Stage, Verb
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def said(source: str, verb: Verb) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot {verb} '{source}': {why}. Nothing was changed.") from error
 
 
@@ -101,7 +101,7 @@ def _explain(error: OSError, operation: Operation) -> str:
         errno.EIO: f"{where} reports an input/output error",
         errno.ENODEV: f"{where} is gone",
     }
-    return known.get(error.errno or 0, (error.strerror or str(error)).lower())
+    return known.get(error.errno or 0, cause_of(error))
 
 
 def prepare_link(ballast: Ballast, target: str, aside: str, parent_fd: int, source: str) -> None:

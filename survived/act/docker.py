@@ -19,7 +19,7 @@ from survived.act.ballast import Ballast
 from survived.act.dockerd import inventory_of_tree, read_contained
 from survived.act.dockerproof import socket_of
 from survived.act.dockerstate import Act, Moved, Part, State, Step, load, save
-from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError
+from survived.errors import NeedsPerson, Refused, Stopped, SurvivedError, cause_of
 from survived.model import Reason
 from survived.observe.disks import is_below
 
@@ -322,7 +322,7 @@ class DockerMove:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError):
-        return f"{(error.strerror or str(error)).lower()}."
+        return f"{cause_of(error)}."
     return error.message if isinstance(error, SurvivedError) else str(error)
 
 

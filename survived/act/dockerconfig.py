@@ -19,7 +19,7 @@ from survived.act.dialect import Unreadable
 from survived.act.dockerd import complaint, run
 from survived.act.dotfile import missing_folders, read_dotfile, remove_dotfile, write_dotfile
 from survived.act.formats import FORMATS
-from survived.errors import ConfigError, SurvivedError
+from survived.errors import ConfigError, SurvivedError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +136,7 @@ def check_writable(part: Part, ballast: Ballast) -> None:
         with fs.opened(folder) as fd:
             ballast.with_room(try_it, fd)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(
             f"Cannot edit '{part.config}': {why}. Nothing was changed.", "Free a little room there first: survivectl hogs."
         ) from error

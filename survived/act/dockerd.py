@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -168,7 +168,7 @@ def run(command: list[str], env: Mapping[str, str], seconds: float = _SECONDS) -
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"no answer within {seconds:.0f} s")
     except OSError as error:
-        return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {(error.strerror or str(error)).lower()}")
+        return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: {cause_of(error)}")
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:

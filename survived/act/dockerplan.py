@@ -18,7 +18,7 @@ from survived.act import dockerconfig, fs, replica
 from survived.act.dockerd import Dockerd, Info
 from survived.act.dockerstate import Moved, Part
 from survived.act.dockerunit import Unit, find_unit, read_flags
-from survived.errors import ConfigError, Refused
+from survived.errors import ConfigError, Refused, cause_of
 from survived.model import Mark, Reason
 from survived.observe.disks import is_below, read_filesystem
 from survived.observe.neighbours import find_exposed
@@ -167,7 +167,7 @@ def check_part(part: Part) -> None:
     try:
         found = os.lstat(part.old)
     except OSError as error:
-        raise refuse(Reason.ABSENT, f"'{part.old}': {(error.strerror or str(error)).lower()}") from error
+        raise refuse(Reason.ABSENT, f"'{part.old}': {cause_of(error)}") from error
     if stat.S_ISLNK(found.st_mode):
         why = f"it is a link already, to '{os.readlink(part.old)}'"
         raise refuse(Reason.ALREADY_LINK, why, f"Name the real place in {part.key}.")
@@ -234,7 +234,7 @@ def check_target(part: Part) -> None:
             with contextlib.suppress(OSError), fs.opened(place, follow=True) as fd:
                 fs.remove_tree(fd, os.path.basename(folder), lambda _: None)
     except OSError as error:
-        why = f"'{place}' does not take {tried}: {(error.strerror or str(error)).lower()}"
+        why = f"'{place}' does not take {tried}: {cause_of(error)}"
         raise Refused(Reason.UNFAITHFUL, f"Cannot move '{part.old}' to '{part.new}': {why}. Nothing was changed.") from error
 
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from survived.act.dockerd import complaint, run
+from survived.errors import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ class Unit:
                     start_new_session=True,
                 )  # fmt: skip
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return cause_of(error)
         _OUTLIVING.append(process)
         deadline = time.monotonic() + START_SECONDS
         while peer_of(at) is None:

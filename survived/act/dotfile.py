@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.attributes import Unkept, give
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.terms import Reason
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _said(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         hint = "Make room first: survivectl hogs shows what is big." if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
         raise SurvivedError(f"Cannot edit '{path}': {why}. It is left as it is.", hint) from error
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.terms import Reason
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def make_home_folder(path: str) -> bool:
     try:
         os.makedirs(path, mode=0o700)
     except OSError as error:
-        raise SurvivedError(f"Cannot make '{path}': {(error.strerror or str(error)).lower()}. Nothing was changed.") from error
+        raise SurvivedError(f"Cannot make '{path}': {cause_of(error)}. Nothing was changed.") from error
     return True
 
 
@@ -121,7 +121,7 @@ def make_link(path: str, text: str, ballast: Ballast) -> None:
             ballast.with_room(lambda: os.symlink(text, os.path.basename(path), dir_fd=fd), fd)
             os.fsync(fd)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot make the link '{path}': {why}. Nothing was changed.") from error
 
 
@@ -142,11 +142,3 @@ def close_gate(gate: Gate) -> None:
                 fs.remove_file(path)
     with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(gate.plain))
-
-
-def is_open(gate: Gate) -> bool:
-    """Tell whether the links lead to the store now."""
-    marker = os.path.join(gate.store, "STORE")
-    return all(
-        os.path.exists(os.path.join(path, "STORE")) and os.path.samefile(os.path.join(path, "STORE"), marker) for path in gate.texts
-    )

@@ -22,7 +22,7 @@ from survived.act.stages import BEFORE, Recovery, Seen, recovery
 from survived.act.stillness import Stillness, look_through
 from survived.act.task import Task
 from survived.act.transfer import holders_of, name_holders
-from survived.errors import NeedsPerson, Stopped, SurvivedError
+from survived.errors import NeedsPerson, Stopped, SurvivedError, cause_of
 from survived.model import Holder, Operation, Stage, Verb
 from survived.store import kinship, sums
 
@@ -77,7 +77,7 @@ def recover_all(
         except NeedsPerson as puzzle:
             puzzles.append(puzzle)
         except (SurvivedError, OSError) as error:  # one that cannot be ended now must not keep the others from it
-            why = error.message if isinstance(error, SurvivedError) else (error.strerror or str(error)).lower()
+            why = error.message if isinstance(error, SurvivedError) else cause_of(error)
             puzzles.append(
                 NeedsPerson(
                     f"Cannot finish the {operation.verb} of '{operation.source}': {why.rstrip('.')}. "

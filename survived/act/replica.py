@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.copying import TreeCopy
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.model import Reason
 from survived.observe.disks import is_below, read_mounts
 from survived.observe.holders import find_binds, find_holders
@@ -129,7 +129,7 @@ def empty(folder: str, tick: Callable[[int], None], *, spare: Collection[str] = 
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SurvivedError(f"Cannot remove '{folder}': {(error.strerror or str(error)).lower()}.") from error
+        raise SurvivedError(f"Cannot remove '{folder}': {cause_of(error)}.") from error
 
 
 def remove(folder: str, tick: Callable[[int], None]) -> None:
@@ -143,4 +143,4 @@ def remove(folder: str, tick: Callable[[int], None]) -> None:
                 os.rmdir(os.path.basename(folder), dir_fd=fd)
             os.fsync(fd)
     except OSError as error:
-        raise SurvivedError(f"Cannot remove '{folder}': {(error.strerror or str(error)).lower()}.") from error
+        raise SurvivedError(f"Cannot remove '{folder}': {cause_of(error)}.") from error

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run(command: Sequence[str], env: Mapping[str, str], home: str, task: Task, *
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = cause_of(error)
             raise SurvivedError(f"Cannot run '{file}': {why}. Nothing was changed.") from error
         try:
             while child.poll() is None:

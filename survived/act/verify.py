@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from survived.act import fs
 from survived.act.comparing import GONE, READ, Links, is_too_hollow, listed, read_back
+from survived.errors import cause_of
 from survived.findings import Damage, TreeCheck
 from survived.store.sums import order
 
@@ -36,7 +37,7 @@ def check_link(item: Relocation) -> Damage | None:
     except OSError as error:
         if error.errno == errno.EINVAL:
             return Damage("", f"its link was replaced: something else is at '{item.source}'")
-        return Damage("", f"'{item.source}' cannot be read: {_why(error)}")
+        return Damage("", f"'{item.source}' cannot be read: {cause_of(error)}")
     return None if leads_to == item.target else Damage("", f"its link at '{item.source}' leads to '{leads_to}'")
 
 
@@ -187,7 +188,7 @@ class _Walk:
         elif error.errno in _CLOSED:
             self.closed += 1
         else:
-            self._add(where, f"it cannot be read: {_why(error)}")
+            self._add(where, f"it cannot be read: {cause_of(error)}")
 
     def _lost(self, where: str) -> None:
         """Judge a file of which a sum is kept and that is not there: its tool may have removed it, a disk may not."""
@@ -259,9 +260,5 @@ class _Kept:
             return next(self._sums, None)
         except (ValueError, OSError) as error:
             self._sums = None
-            self._broke(_why(error) if isinstance(error, OSError) else str(error))
+            self._broke(cause_of(error) if isinstance(error, OSError) else str(error))
             return None
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from survived.ctl import local
-from survived.errors import NeedsPerson, Refused, SurvivedError
+from survived.errors import NeedsPerson, Refused, SurvivedError, cause_of
 from survived.model import Reason
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def alone(args: argparse.Namespace) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot write '{path}': {why}. Nothing was changed.", "Run it as root.") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ import secrets
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 
 _MOST_BYTES = 1024**2
 
@@ -41,7 +41,7 @@ class Mailbox:
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
+            why = cause_of(error)
             raise SurvivedError(f"Cannot listen on 127.0.0.1: {why}. Nothing was started.") from error
         self._server.daemon_threads = True
         self.url = f"json://127.0.0.1:{self._server.server_port}{path}"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from survived import __version__
-from survived.errors import ConfigError, Refused, Stopped, SurvivedError, UsageError
+from survived.errors import ConfigError, Refused, Stopped, SurvivedError, UsageError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -231,7 +231,7 @@ def _short(word: str) -> str:
 
 def _explained(error: OSError) -> SurvivedError:
     """Return the sentence for what no verb foresees: most likely nobody can take our answer."""
-    why = (error.strerror or str(error)).lower()
+    why = cause_of(error)
     if error.filename is not None:
         return SurvivedError(f"Cannot use '{os.fsdecode(error.filename)}': {why}.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG):

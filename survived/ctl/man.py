@@ -19,7 +19,7 @@ from survived.ctl.completion import whole_parser
 from survived.ctl.examples import EXAMPLES
 from survived.ctl.main import VERBS, print_json, printable
 from survived.ctl.tables import EXIT_CODES, TABLES
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.units import sentence
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         fs.write_file(path, text.encode(), 0o644)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot write '{printable(path)}': {why}. Nothing was changed.") from error
     if args.json:
         print_json({"path": path})

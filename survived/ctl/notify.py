@@ -14,7 +14,7 @@ from survived.ctl import local
 from survived.ctl.main import print_json, printable, say
 from survived.decide import letters, sentences
 from survived.decide.evidence import Growth, with_growth
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.model import Level, Topic
 from survived.postman import page_of
 from survived.tell import mail
@@ -145,7 +145,7 @@ def _write_page(path: str, notice: Notice, page: Page) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot write '{path}': {why}. Nothing was sent.", "Name another file.") from error
     say(f"The page of the mail is in '{path}'.")
 

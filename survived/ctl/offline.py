@@ -17,7 +17,7 @@ from survived.ctl.main import print_json, printable, say
 from survived.ctl.offlineargs import KINDS, configure
 from survived.ctl.packbar import PackBar
 from survived.ctl.progress import interrupts
-from survived.errors import Refused, Stopped, SurvivedError, UsageError
+from survived.errors import Refused, Stopped, SurvivedError, UsageError, cause_of
 from survived.model import Reason
 from survived.tell.wire import path_fields
 from survived.units import parse_bytes, print_bytes, print_time
@@ -232,7 +232,7 @@ def _inventory(args: argparse.Namespace) -> int:
     try:
         fs.write_file(path, json.dumps({"schema": 1, **document}, indent=1).encode("utf-8", "surrogateescape"), 0o644)
     except OSError as error:
-        raise SurvivedError(f"Cannot write '{path}': {(error.strerror or str(error)).lower()}. Nothing was written.") from error
+        raise SurvivedError(f"Cannot write '{path}': {cause_of(error)}. Nothing was written.") from error
     counts = {
         "python": found.python, "packages": len(found.packages), "images": len(found.images), "repositories": len(found.blobs),
         "conda": len(found.conda), "servers": len(found.servers), "extensions": len(found.extensions), "dpkg": bool(found.dpkg),
@@ -301,9 +301,7 @@ def _open_place(args: argparse.Namespace) -> tuple[int, str, frozenset[int]]:
         try:
             return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), path, frozenset(keep_free)
         except OSError as error:
-            raise SurvivedError(
-                f"Cannot unpack to '{path}': {(error.strerror or str(error)).lower()}. Nothing was unpacked."
-            ) from error
+            raise SurvivedError(f"Cannot unpack to '{path}': {cause_of(error)}. Nothing was unpacked.") from error
     from survived.act import fs
     from survived.store import layout
 
@@ -318,8 +316,6 @@ def _open_place(args: argparse.Namespace) -> tuple[int, str, frozenset[int]]:
         return fs.open_below(store.fd, "offline", make=True), os.path.join(store.path, "offline"), frozenset(keep_free)
     except OSError as error:
         path = os.path.join(store.path, "offline")
-        raise SurvivedError(
-            f"Cannot unpack to '{path}': {(error.strerror or str(error)).lower()}. Nothing was unpacked."
-        ) from error
+        raise SurvivedError(f"Cannot unpack to '{path}': {cause_of(error)}. Nothing was unpacked.") from error
     finally:
         store.close()

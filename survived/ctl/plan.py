@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from survived.ctl import local
 from survived.ctl.look import fitting, judge, width
 from survived.ctl.main import print_json, printable
-from survived.errors import Refused, UsageError
+from survived.errors import Refused, UsageError, cause_of
 from survived.model import Reason
 from survived.tell import status
 from survived.tell.columns import wrap
@@ -141,7 +141,7 @@ def read_plan(args: argparse.Namespace, file: str) -> list[tuple[str, str | None
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         wanted = [_Planned(item) for item in json.loads(text)["moves"]]
     except OSError as error:
-        raise UsageError(f"Cannot read '{file}': {(error.strerror or str(error)).lower()}. Nothing was changed.") from error
+        raise UsageError(f"Cannot read '{file}': {cause_of(error)}. Nothing was changed.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"Cannot use '{file}': it is no plan. Nothing was changed.", "Make one: survivectl plan --json > FILE"

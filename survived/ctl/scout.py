@@ -17,7 +17,7 @@ from survived.ctl import local
 from survived.ctl.explorer import Nature, Row, remeasured, short_path
 from survived.ctl.guess import MARKERS, identify
 from survived.ctl.look import judge, look
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.model import CacheState, Observation, Reason
 from survived.observe.caches import read_cache
 from survived.observe.disks import is_below, read_mounts
@@ -201,7 +201,7 @@ class Scout:
         except Refused as refusal:
             return refusal.message.partition("': ")[2].removesuffix(". Nothing was changed.")
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return cause_of(error)
         if found.st_dev in self._disks:
             return "it is on a data disk already"
         level = wrong_level(row.path, self.machine.caches)
@@ -253,5 +253,5 @@ def start_of(word: str | None) -> str | None:
     try:
         os.scandir(path).close()
     except OSError as error:
-        raise SurvivedError(f"Cannot look into '{word}': {(error.strerror or str(error)).lower()}. Nothing was changed.") from error
+        raise SurvivedError(f"Cannot look into '{word}': {cause_of(error)}. Nothing was changed.") from error
     return path

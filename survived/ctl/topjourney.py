@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from survived.ctl.explorer import disk_of, short_path
 from survived.ctl.main import printable
-from survived.errors import Stopped, SurvivedError
+from survived.errors import Stopped, SurvivedError, cause_of
 from survived.tell.columns import cut, pad
 from survived.tell.moving import describe_phase, describe_progress
 from survived.units import print_bytes, print_share
@@ -52,7 +52,7 @@ class Journey:
             except SurvivedError as error:
                 self.failed.append(str(error))
             except OSError as error:
-                why = (error.strerror or str(error)).lower()
+                why = cause_of(error)
                 self.failed.append(f"Cannot move '{row.path}': {why}. Look at it: survivectl status.")
 
     def _note(self, progress: dict[str, Any] | None) -> None:

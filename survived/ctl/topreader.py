@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from survived.ctl.explorer import Nature, short_path
-from survived.errors import Stopped, SurvivedError
+from survived.errors import Stopped, SurvivedError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,9 +65,7 @@ class Reader:
         except SurvivedError as error:
             self._give_up(str(error))
         except OSError as error:
-            self._give_up(
-                f"Cannot look into '{short_path(path or '/', self._scout.home)}': {(error.strerror or str(error)).lower()}."
-            )
+            self._give_up(f"Cannot look into '{short_path(path or '/', self._scout.home)}': {cause_of(error)}.")
 
     def _tell(self, change: Callable[[], None]) -> None:
         """Change the listing in the app's thread. Raises `Stopped` if nobody looks at it any more."""

@@ -22,7 +22,7 @@ from survived.ctl import hogs, plot
 from survived.ctl.history import SIGNS, describe, summary
 from survived.ctl.main import printable, say
 from survived.ctl.treemap import squarify
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.observe.disks import is_below
 from survived.tell.verdict import disk_of
 from survived.units import print_bytes, print_share
@@ -71,7 +71,7 @@ def write(machine: Machine, past: Past, file: str) -> str:
     try:
         fs.write_file(path, text.encode("utf-8", "replace"), 0o644)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot write '{printable(path)}': {why}. Nothing was changed.", "Name a file elsewhere.") from error
     return path
 

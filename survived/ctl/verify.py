@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from survived.ctl import local
 from survived.ctl.main import print_json, printable
-from survived.errors import NeedsPerson, SurvivedError
+from survived.errors import NeedsPerson, SurvivedError, cause_of
 from survived.units import print_bytes, sentence
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _verify(machine: Machine, reading: StoreReading | None, store: str, look: _W
     except (FileNotFoundError, NotADirectoryError):
         broken = _damage(f"its tree is not at '{item.target}'")
     except OSError as error:
-        broken = _damage(f"its tree cannot be read: {(error.strerror or str(error)).lower()}")
+        broken = _damage(f"its tree cannot be read: {cause_of(error)}")
     if found.seen is not None:
         found.state, found.damage = judge(look.made, found.seen)
     if broken is not None:

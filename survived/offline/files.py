@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.offline import names, space
 from survived.offline.job import Collecting, Installing, Outcome, Wish
 from survived.offline.manifest import Item, Target
@@ -50,7 +50,7 @@ def _walk(word: str) -> Iterator[tuple[str, str]]:
     try:
         mode = os.stat(word).st_mode
     except OSError as error:
-        raise SurvivedError(f"Cannot pack '{word}': {(error.strerror or str(error)).lower()}. Nothing was packed.") from error
+        raise SurvivedError(f"Cannot pack '{word}': {cause_of(error)}. Nothing was packed.") from error
     if not stat.S_ISDIR(mode):
         yield _regular(word), top
         return
@@ -73,7 +73,7 @@ def _regular(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise SurvivedError(f"Cannot pack '{path}': {(error.strerror or str(error)).lower()}. Nothing was packed.") from error
+        raise SurvivedError(f"Cannot pack '{path}': {cause_of(error)}. Nothing was packed.") from error
     if not stat.S_ISREG(mode):
         raise SurvivedError(f"Cannot pack '{path}': it is no regular file. Nothing was packed.")
     return path

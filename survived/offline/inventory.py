@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from survived.errors import SurvivedError
+from survived.errors import SurvivedError, cause_of
 from survived.offline import platform
 from survived.offline.hubcache import cache_folder, read_blobs
 from survived.offline.manifest import Target
@@ -143,7 +143,7 @@ def load(path: str) -> Inventory:
             found = json.load(file)
         return _parse(found)
     except OSError as error:
-        raise SurvivedError(f"Cannot read '{path}': {(error.strerror or str(error)).lower()}. Nothing was packed.") from error
+        raise SurvivedError(f"Cannot read '{path}': {cause_of(error)}. Nothing was packed.") from error
     except (ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
         raise SurvivedError(
             f"Cannot use '{path}': it is no inventory of ours. Nothing was packed.",

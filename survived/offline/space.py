@@ -9,7 +9,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.terms import Reason
 from survived.units import print_bytes
 
@@ -55,6 +55,6 @@ def explained(verb: str, path: str, kept: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else path
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         hint = "Make room, then run the same command again: it goes on where it stopped." if error.errno in _FULL else None
         raise SurvivedError(f"Cannot {verb} '{where}': {why}. {kept}", hint) from error

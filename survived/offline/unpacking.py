@@ -17,7 +17,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.offline import manifest, names, parts, space
 from survived.offline.archive import CHUNK, Archive
 from survived.offline.verifying import Verified, name_of, silent
@@ -120,7 +120,7 @@ def unpack(verified: Verified, fd: int, shown: str, tell: Tell = silent) -> int:
             _write_manifest(fd, archive.raw)
             fs.sync_filesystem(fd)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         hint = "Make room, then run the same command again: it goes on where it stopped."
         raise SurvivedError(
             f"Cannot unpack to '{shown}': {why}. {done_files} of {count} files are unpacked and kept, nothing was installed.", hint

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.offline import names, parts
 from survived.offline.archive import Archive
 from survived.offline.manifest import Manifest, fingerprint
@@ -71,7 +71,7 @@ def verify_files(files: list[str], bundle: str, *, expected: str | None = None, 
                     tell("verify", reader.at, reader.total)
             return Verified(tuple(files), archive.manifest, found, reader.total)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = cause_of(error)
         raise SurvivedError(f"Cannot read '{bundle}': {why}. Nothing was unpacked.") from error
 
 

@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from survived.errors import ConfigError
+from survived.errors import ConfigError, cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def read_text(path: str) -> tuple[str, bool]:
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(_LARGEST_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"Cannot read '{path}': {(error.strerror or str(error)).lower()}.") from error
+        raise ConfigError(f"Cannot read '{path}': {cause_of(error)}.") from error
     if len(content) > _LARGEST_BYTES:
         raise ConfigError(f"Cannot read '{path}': it is larger than 1 MiB, so it is no configuration.")
     try:

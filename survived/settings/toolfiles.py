@@ -12,6 +12,8 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
+from survived.errors import cause_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,14 +30,14 @@ def read_tool_file(path: str) -> tuple[str | None, str | None]:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None, None
     except OSError as error:
-        return None, (error.strerror or str(error)).lower()
+        return None, cause_of(error)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None, "it is not a file"
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(_LARGEST_BYTES).decode("utf-8", "surrogateescape"), None
     except OSError as error:
-        return None, (error.strerror or str(error)).lower()
+        return None, cause_of(error)
     finally:
         os.close(descriptor)
 

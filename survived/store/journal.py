@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from survived.model import Operation, Relocation, Stage, Verb
+from survived.units import escape_surrogates
 
 if TYPE_CHECKING:
     from survived.store.database import Database
@@ -45,7 +46,16 @@ class Journal:
         """Record the intent, durably, and return it with its id; ids are never reused. `origin`: the tree that a rehome leaves."""
         row = self._database.insert(
             "INSERT INTO operations (verb, cache_id, source, target, stage, began, changed, origin) VALUES (?,?,?,?,?,?,?,?)",
-            (verb, _printable(cache_id), os.fsencode(source), os.fsencode(target), Stage.INTENT, now, now, os.fsencode(origin)),
+            (
+                verb,
+                escape_surrogates(cache_id),
+                os.fsencode(source),
+                os.fsencode(target),
+                Stage.INTENT,
+                now,
+                now,
+                os.fsencode(origin),
+            ),
         )
         return Operation(row, verb, cache_id, source, target, Stage.INTENT, now, now, origin=origin)
 
@@ -63,7 +73,7 @@ class Journal:
             self._database.execute(
                 "UPDATE operations SET stage=?, changed=?, size_bytes=?, files=?, freed_bytes=?, note=?, source_mark_ns=?, "
                 "target_mark_ns=?, content_bytes=? WHERE id=?",
-                (stage, now, after.size_bytes, after.files, after.freed_bytes, _printable(after.note), after.source_mark_ns,
+                (stage, now, after.size_bytes, after.files, after.freed_bytes, escape_surrogates(after.note), after.source_mark_ns,
                  after.target_mark_ns, after.content_bytes, after.id),
             )  # fmt: skip
             if stage is Stage.EXCHANGED and operation.verb is not Verb.RESTORE:
@@ -141,11 +151,6 @@ class Journal:
             "INSERT OR IGNORE INTO relocated VALUES (?,?,?,?,?,?)",
             (os.fsencode(item.target), os.fsencode(item.source), item.cache_id, item.since, item.size_bytes, item.files),
         )
-
-
-def _printable(text: str) -> str:
-    """SQLite takes no lone surrogates, which a name that is not UTF-8 has; in what people read they may be escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _operation(row: tuple[Any, ...]) -> Operation:

@@ -18,7 +18,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from survived.errors import Refused, SurvivedError
+from survived.errors import Refused, SurvivedError, cause_of
 from survived.model import Filesystem, Reason, StoreReading
 from survived.units import sentence
 
@@ -222,7 +222,7 @@ def open_store(reading: StoreReading, *, uid: int, lock: bool = True) -> Store:
             if lock_fd is not None:
                 os.close(lock_fd)
             if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):  # as link() says it
-                why = f"its filesystem keeps no hard links ({(error.strerror or str(error)).lower()})"
+                why = f"its filesystem keeps no hard links ({cause_of(error)})"
                 raise Refused(Reason.NO_STORE, f"Cannot use '{reading.path}': {why}. Nothing was moved.") from error
             raise
         except BaseException:

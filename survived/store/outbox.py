@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from survived.errors import SurvivedError
 from survived.findings import Waiting
 from survived.model import Level, Notice
-from survived.units import print_time
+from survived.units import escape_surrogates, print_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,7 +128,7 @@ class Outbox:
     def _insert(self, notice: Notice) -> int:
         """Insert one notice; file names that are not UTF-8 are made printable, since SQLite takes no lone surrogates."""
         number = None if self._numbers is None else next(self._numbers)
-        values = (number, notice.topic, notice.level, _printable(notice.title), _printable(notice.body), notice.time)
+        values = (number, notice.topic, notice.level, escape_surrogates(notice.title), escape_surrogates(notice.body), notice.time)
         number = self._db.insert(f"INSERT INTO notices (id, {_NOTICE}) VALUES (?,?,?,?,?,?)", values)  # noqa: S608
         if notice.parts:
             self._db.execute("INSERT OR REPLACE INTO notice_parts VALUES (?,?)", (number, json.dumps(notice.parts)))
@@ -241,7 +241,7 @@ class Outbox:
         for attempts, time in rows:  # none for a notice that was pruned or a destination that was dropped meanwhile
             gave_up = result.permanent or now - time >= GIVE_UP_SECONDS
             state = "delivered" if result.ok else "given_up" if gave_up else "pending"
-            error = "" if result.ok else _printable(result.error)
+            error = "" if result.ok else escape_surrogates(result.error)
             wait = max(backoff(attempts + 1, self._rng), min(result.retry_seconds, 2 * _LONGEST_WAIT))
             self._db.execute(
                 "UPDATE deliveries SET state=?, attempts=?, next_try=?, tried=?, error=? WHERE notice=? AND destination=?",
@@ -328,7 +328,3 @@ def _notice(columns: Sequence[Any]) -> Notice:
 def _renumbered(result: Result, renamed: dict[int, int]) -> Result:
     number = renamed.get(result.notice)
     return result if number is None else replace(result, notice=number)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

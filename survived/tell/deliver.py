@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from survived.tell import mail
 from survived.tell.delivery import destination_key, is_mail
 from survived.tell.failures import Failure, Spoken, describe, explain
+from survived.units import escape_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,7 +178,7 @@ def _sender(url: str, page: Mapping[str, Any]) -> _Send | Failure:
     def send(message: Mapping[str, Any]) -> Failure | None:
         spoken = Spoken()
         _said.set(spoken)
-        plain = {**message, **{part: _readable(message[part]) for part in ("title", "body")}}
+        plain = {**message, **{part: escape_surrogates(message[part]) for part in ("title", "body")}}
         _letter.set(plain)
         extras: dict[str, Any] = {"body": plain["body"], "body_format": "text"}
         if form == "html":
@@ -196,10 +197,6 @@ def _sender(url: str, page: Mapping[str, Any]) -> _Send | Failure:
         return explain(spoken, url)
 
     return send
-
-
-def _readable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _page_form(service: Any) -> str:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from survived.errors import cause_of
 from survived.tell.delivery import memory_file, reduced
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Heartbeat:
             finally:
                 os.close(request)
         except OSError as error:
-            self._note(f"it cannot be started: {(error.strerror or str(error)).lower()}")
+            self._note(f"it cannot be started: {cause_of(error)}")
             self._forget()
         self._deadline = now + _LONGEST_SECONDS
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from survived.model import CacheState, LinkState, Pressure, Verb
+from survived.units import escape_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,8 +98,7 @@ class _Page:
 
 def _escape(text: str) -> str:
     """Return a label's value as the format has it: UTF-8, with backslash, quote and newline escaped."""
-    readable = text.encode("utf-8", "backslashreplace").decode()
-    return readable.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return escape_surrogates(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def render(doc: Mapping[str, Any], counters: Counters, user: str) -> str:

@@ -12,6 +12,8 @@ import string
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from survived.errors import cause_of
+
 if TYPE_CHECKING:
     from survived.model import Notice
 
@@ -61,7 +63,7 @@ class Templates:
             self.troubles.pop(name, None)
             return None
         except (OSError, UnicodeDecodeError) as error:
-            why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is not UTF-8"
+            why = cause_of(error) if isinstance(error, OSError) else "it is not UTF-8"
             self.troubles[name] = f"Cannot use the template '{path}': {why}. The built-in text is used."
             return None
         return text
