@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -128,6 +129,18 @@ def unmount(path: Path) -> None:
         return
     if subprocess.run(["umount", path], capture_output=True, check=False).returncode != 0:
         subprocess.run(["umount", "--lazy", path], capture_output=True, check=False)
+
+
+def wait_released(image: Path, seconds: float = 20.0) -> None:
+    """
+    Wait until the kernel has let go of an unmounted image.
+
+    Mounted while it is still held, it would be the old filesystem again, read-only or dead as it was.
+    """
+    end = time.monotonic() + seconds
+    while held := subprocess.run(["losetup", "-j", image], capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() < end, f"still held after {seconds} s: {held}"
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from survived.store import sums
 from tests.unit.engine import Rig, nasty_tree, remove, snapshot
 from tests.unit.sabotage import FINISHED, KILL, in_child
 from tests.unit.test_crash import check_aftermath, fresh_rig
-from tests.unit.test_crash import template as template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
