@@ -11,14 +11,16 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, PrivateAttr, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from survived.errors import ConfigError
 from survived.model import Kind, Mark, Rules, Watermarks
-from survived.settings import checks, destinations, values
+from survived.settings import checks, destinations, late, values
 from survived.settings.catalog import CacheOverride, Search
 from survived.settings.paths import resolve_paths
 from survived.settings.sources import Document, Environment, read_document, read_environment
+
+with late.first_used("asyncio"):  # pydantic-settings names it for a command line that nobody here has: 3 MiB
+    from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
