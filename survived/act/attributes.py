@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from survived.model import Reason
+from survived.terms import Reason
 
 _ACL = "system.posix_acl_"
 _KEPT = ("user.", _ACL, "trusted.", "security.capability")

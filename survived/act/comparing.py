@@ -7,13 +7,13 @@ The same reading yields the checksums that are kept of a copy. Walks are in the 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from survived.act import fs
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable
 
     from survived.store.sums import SumsFile
@@ -172,7 +172,7 @@ class _Comparison:
 
     def _read_both(self, one: int, other: int, found: os.stat_result) -> tuple[bool, str | None]:
         os.posix_fadvise(other, 0, 0, os.POSIX_FADV_DONTNEED)
-        digest = hashlib.blake2b() if self._sums is not None and not is_too_hollow(found) else None
+        digest = _new_digest() if self._sums is not None and not is_too_hollow(found) else None
         at, size = 0, found.st_size
         while at < size:
             begin = min(next_data(one, at, size), next_data(other, at, size))
@@ -200,7 +200,7 @@ def read_back(fd: int, tick: Callable[[int, int], None], *, summed: bool) -> str
     Raises the OSError of what cannot be read. Holes are not read, but count as zeros.
     """
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    digest = hashlib.blake2b() if summed else None
+    digest = _new_digest() if summed else None
     at, size = 0, os.fstat(fd).st_size
     while at < size:
         begin = next_data(fd, at, size)
@@ -214,6 +214,12 @@ def read_back(fd: int, tick: Callable[[int, int], None], *, summed: bool) -> str
         tick(len(data), 0)
         at = begin + len(data)
     return digest.hexdigest() if digest is not None else None
+
+
+def _new_digest() -> hashlib.blake2b:
+    import hashlib  # brings OpenSSL along, 5 ms for every child that copies
+
+    return hashlib.blake2b()
 
 
 def _add_zeros(digest: hashlib.blake2b, count: int, tick: Callable[[int, int], None]) -> None:

@@ -25,7 +25,7 @@ from survived.act.entries import READ, EntryCopy
 from survived.act.links import Links
 from survived.act.looking import in_order, look
 from survived.act.passes import Known, Pass
-from survived.model import Reason
+from survived.terms import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +198,7 @@ class TreeCopy(EntryCopy):
                 self._make_directory(copy_fd, name, found)
             elif self._is_ours(entry):
                 try:
-                    if self._first and entry.is_file(follow_symlinks=False):
+                    if self._first and entry.is_file(follow_symlinks=False) and entry.inode() not in self._links:
                         self._fresh_file(source_fd, copy_fd, path, name, found)
                     else:
                         self._entry(source_fd, copy_fd, path, name, found)

@@ -13,7 +13,7 @@ from survived.act import fs
 from survived.act.attributes import Unkept, give
 from survived.act.content import Content
 from survived.errors import Refused
-from survived.model import Reason
+from survived.terms import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

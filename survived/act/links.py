@@ -26,6 +26,10 @@ class Links:
         self._known: dict[int, tuple[int, str, str, int]] = {}  # inode: the copy's inode or 0, its folder and name, names met
         self._folders: dict[str, int] = {}
 
+    def __contains__(self, number: int) -> bool:
+        """Tell whether an inode of this number, as a listing has it, was met: a hint, which an overlay may get wrong."""
+        return number in self._known
+
     @property
     def waiting(self) -> int:
         """How many inodes have names that were not met yet."""

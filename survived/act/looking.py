@@ -23,6 +23,8 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
 
 _AT_ONCE = 1024
 """So many entries of a folder are sorted at a time: some 250 KB, however many it has."""
+_MET = 100_000
+"""So many inodes that have more names are remembered, some 12 MB; what comes beyond is looked at by each of its names."""
 
 
 class Seen(NamedTuple):
@@ -52,9 +54,15 @@ def in_order(folder_fd: int) -> Iterator[os.DirEntry[str]]:
             yield from some
 
 
-def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[Seen]:
-    """Yield every entry below a branch of a tree and the branch, a directory after all that is in it; without branches to skip."""
+def walk(top_fd: int, branch: str = "", skip: Collection[str] = (), *, once: bool = False) -> Iterator[Seen]:
+    """
+    Yield every entry below a branch of a tree and the branch, a directory after all that is in it; without branches to skip.
+
+    `once`: of an inode with several names mostly the first that is met, for who asks only what an inode can tell.
+    """
     stack: list[tuple[int, str, list[str]]] = []
+    left: dict[int, int] | None = {} if once else None  # inodes that have more names, and how many
+    device = os.fstat(top_fd).st_dev
     try:
         fd, path = fs.open_below(top_fd, branch), f"{branch}/" if branch else ""
         while True:
@@ -66,11 +74,16 @@ def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[
                         if not skip or f"{path}{entry.name}" not in skip:
                             below.append(entry.name)
                         continue
+                    if left and _is_met(left, entry.inode()):
+                        continue
                     try:
                         info = entry.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         yield Seen(fd, entry.name, path, None)
                         continue
+                    # In an overlay a listing may name another layer's inode by the same number: those have another device.
+                    if left is not None and info.st_nlink > 1 and info.st_dev == device and len(left) < _MET:
+                        left[info.st_ino] = info.st_nlink - 1
                     yield Seen(fd, entry.name, path, info)
             while not (below := stack[-1][2]):
                 fd, path, _ = stack[-1]
@@ -93,6 +106,16 @@ def walk(top_fd: int, branch: str = "", skip: Collection[str] = ()) -> Iterator[
             os.close(fd)
 
 
+def _is_met(left: dict[int, int], inode: int) -> bool:
+    """Tell whether a name of an inode came before, and forget it with its last name."""
+    names = left.get(inode, 0)
+    if names > 1:
+        left[inode] = names - 1
+    elif names == 1:
+        del left[inode]
+    return names > 0
+
+
 def look(top_fd: int, known: Known, found: Pass, tick: Callable[[int, int], None]) -> None:
     """
     Note in `found` the latest ctime; its `copied` becomes 1 at the first entry that is not as `known`, which ends the look.
@@ -102,7 +125,7 @@ def look(top_fd: int, known: Known, found: Pass, tick: Callable[[int, int], None
     device, mark, holds = os.fstat(top_fd).st_dev, 0, known.holds
     last, place, entries = "", 0, 0
     try:
-        for _, name, path, info in walk(top_fd):
+        for _, name, path, info in walk(top_fd, once=True):
             if info is None or (not name and info.st_dev != device):
                 found.copied = 1
                 return

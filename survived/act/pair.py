@@ -9,6 +9,7 @@ files whose inode falls to it, so that all names of one inode are one process's 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ from survived.act.kin import Kin
 from survived.act.pace import Pace, chunk_for
 from survived.act.passes import Pass
 from survived.errors import Refused, SurvivedError
-from survived.model import Reason
+from survived.terms import Reason
 
 if TYPE_CHECKING:
     import subprocess
@@ -138,6 +139,7 @@ def _rebuilt(error: dict[str, Any]) -> Exception:
 def main() -> None:
     """Be the child: `SOURCE_IN_HEX RATE SOURCE_FD COPY_FD KIN_FD QUEUE_FD NAMES_FD PARTS PART`."""
     fs.die_with_parent()
+    gc.disable()  # nothing here is part of a cycle, and it would look through every inode that has several names
     source = os.fsdecode(bytes.fromhex(sys.argv[1]))
     rate, there, here, kin_fd, read, names, parts, part = map(int, sys.argv[2:])
     # Opened anew: a descriptor that was handed on has one place in its listing for all, and each would miss what others get.

@@ -28,7 +28,6 @@ class Stillness:
     latest_ns: int = 0
     is_whole: bool = True
     written: list[str] = field(default_factory=list)
-    _met: dict[tuple[int, int], int] = field(default_factory=dict)  # inodes with several names, until all were met
 
     def add(self, latest_ns: int, written: list[str], *, is_whole: bool) -> None:
         """Take in what another process found."""
@@ -41,24 +40,15 @@ class Stillness:
     ) -> None:
         """Look at a branch of a tree, without those to skip. `leases`: also ask about every file who writes there."""
         device = os.fstat(top_fd).st_dev
-        for fd, name, path, info in walk(top_fd, branch, skip):
+        for fd, name, path, info in walk(top_fd, branch, skip, once=True):
             if info is None or (not name and info.st_dev != device):
                 self.is_whole = False
                 continue
             if name or path:
                 self.latest_ns = max(self.latest_ns, info.st_ctime_ns)
-            if leases and name and stat.S_ISREG(info.st_mode) and self._is_first(info) and is_written(name, fd):
+            if leases and name and stat.S_ISREG(info.st_mode) and is_written(name, fd):
                 self.written.append(f"{path}{name}")
             tick(1)
-
-    def _is_first(self, info: os.stat_result) -> bool:
-        if info.st_nlink <= 1:
-            return True
-        inode = (info.st_dev, info.st_ino)
-        left = self._met.pop(inode, info.st_nlink) - 1
-        if left > 0:
-            self._met[inode] = left
-        return left == info.st_nlink - 1
 
 
 def look_through(top_fd: int, tick: Callable[[int], None], *, leases: bool = True) -> Stillness:

@@ -1,9 +1,10 @@
 """
 Moving three kinds of tree against what people move with, and removing one against `rm -rf`.
 
-What is timed is all of it, at equal durability: copy, sync of the data disk, removal of the old tree, a link in its place,
-sync of the folder with the link. Ours also measures, refuses, journals, and looks again for late writers. Peers with
-`-S` where the tree is sparse: plain `rsync -aHAX` writes out ten gigabytes of zeros.
+Two times, at equal durability: until the copy is complete and synced, so that the source may go; and until it is gone, with
+a link in its place and the folder of that synced. Ours also refuses, journals, and looks again for late writers, before the
+first and before the second. How large the tree is a daemon knows before it moves it. Peers with `-S` where the tree is
+sparse: plain `rsync -aHAX` writes out ten gigabytes of zeros.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,14 @@ from tests.rig.filesystems import mounted_as, why_not
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FINISH = ' && sync -f "$2" && rm -rf "$1" && ln -s "$2" "$1" && sync -f "${1%/*}"'
+FINISH = ' && sync -f "$2" && date +%s.%N && rm -rf "$1" && ln -s "$2" "$1" && sync -f "${1%/*}"'
+
+
+class Took(NamedTuple):
+    """Seconds from the begin until the source may go, and until all is done."""
+
+    copied: float
+    moved: float
 
 
 class Kind(NamedTuple):
@@ -93,21 +102,26 @@ def _moves(kind: Kind, master: Path, small: Disk, data: Disk, state: str, runs: 
             forget(small)
             forget(data)
 
-    def other(script: str) -> float:
+    def other(script: str) -> Took:
         fresh()
-        return timed(["sh", "-c", script + FINISH, "sh", str(source), str(target)])
+        began = time.time()
+        (copied,) = told(["sh", "-c", script + FINISH, "sh", str(source), str(target)])
+        return Took(copied - began, time.time() - began)
 
-    def ours() -> float:
+    def ours() -> Took:
         fresh()
-        (seconds,) = told([sys.executable, str(HERE / "relocate.py"), str(source), str(data.path)])
+        took = Took(*told([sys.executable, str(HERE / "relocate.py"), str(source), str(data.path)]))
         if not source.is_symlink() or not any(source.iterdir()):
             raise SystemExit(f"our move left no working link at '{source}'")
-        return seconds
+        return took
 
-    candidates: dict[str, Callable[[], float]] = {"survived": ours}
+    candidates: dict[str, Callable[[], Took]] = {"survived": ours}
     candidates[f"rsync {kind.rsync}"] = partial(other, f'mkdir -p "$2" && rsync {kind.rsync} "$1/" "$2/"')
     candidates["cp -a"] = partial(other, 'mkdir -p "$2" && cp -a "$1/." "$2/"')
-    return rows_of(in_turn(runs, candidates), kind.name, world)
+    found = in_turn(runs, candidates)
+    copied = rows_of({name: [took.copied for took in all_took] for name, all_took in found.items()}, kind.name, world)
+    moved = rows_of({name: [took.moved for took in all_took] for name, all_took in found.items()})
+    return [[*row, *more[1:]] for row, more in zip(copied, moved, strict=True)]
 
 
 def measure_removal(folder: Path, files: int, runs: int) -> list[list[str]]:

@@ -8,11 +8,12 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
@@ -36,9 +37,9 @@ def told(command: list[str]) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def in_turn(runs: int, candidates: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+def in_turn(runs: int, candidates: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Run every candidate `runs` times in rounds of changing order, so that drift hits all of them."""
-    results: dict[str, list[float]] = {name: [] for name in candidates}
+    results: dict[str, list[T]] = {name: [] for name in candidates}
     shuffle = random.Random(1)
     for _ in range(runs):
         order = list(candidates)

@@ -8,7 +8,7 @@ from array import array
 
 import pytest
 
-from survived.act import fs
+from survived.act import fs, looking
 from survived.act.copying import TreeCopy
 from survived.act.links import Links
 from survived.act.passes import _FEW, Known, Pass
@@ -65,6 +65,28 @@ def test_the_latest_change_is_of_anything_below_the_root(pair: Pair) -> None:
         time.sleep(0.02)
         pair.source.chmod(0o711)
         assert look_through(fd, lambda *_: None, leases=False).latest_ns == after
+
+
+@pytest.mark.parametrize("most", [0, 1, looking._MET])
+def test_an_inode_is_met_once(pair: Pair, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Of an inode with several names one is yielded, as long as it can be remembered; all folders and all others are."""
+    monkeypatch.setattr(looking, "_MET", most)
+    for folder in ("a", "b", "c"):
+        (pair.source / folder).mkdir()
+    for number in range(3):
+        first = pair.source / f"a/{number}"
+        first.write_text("x")
+        for folder in ("b", "c"):
+            os.link(first, pair.source / folder / first.name)
+    (pair.source / "alone").write_text("y")
+    with fs.opened(str(pair.source)) as fd:
+        met = [seen.info.st_ino for seen in looking.walk(fd, once=True) if seen.name and seen.info is not None]
+        every = [seen.info.st_ino for seen in looking.walk(fd) if seen.name and seen.info is not None]
+        assert sum(not seen.name for seen in looking.walk(fd, once=True)) == 4
+    assert set(met) == set(every)
+    assert len(every) == 10
+    fewest, largest = {0: (10, 10), 1: (6, 8)}.get(most, (4, 4))
+    assert fewest <= len(met) <= largest
 
 
 @pytest.mark.parametrize("count", [0, 7, _FEW, _FEW + 1, 3 * _FEW])
