@@ -228,6 +228,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
         open_things.callback(os.close, parent_fd)
         home, home_journal, old_path = store, journal, operation.target
         partner: partners.Partner | None = None
+        is_large = operation.files >= branches.WORTH_FILES and task.rate == 0  # who keeps to a rate does it alone
         if operation.verb is Verb.RELOCATE:
             path = os.path.join(os.path.dirname(operation.source), aside)
             old = _Old(parent_fd, aside, path, parent_fd, store.fd, store.relative(operation.target))
@@ -253,7 +254,7 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
                 note = f"{name_holders(holders)} still uses the old place; what it holds goes when it ends."
                 return journal.advance(operation, Stage.EXCHANGED, time.time(), note=note)
             old_tree_fd = open_things.enter_context(fs.opened(old.name, dir_fd=old.fd))
-            if operation.files >= branches.WORTH_FILES:
+            if is_large:
                 partner = open_things.enter_context(partners.Partner(old_tree_fd))
             still = partner.look(task.walk) if partner is not None else look_through(old_tree_fd, task.walk)
             if still.written:
@@ -269,11 +270,11 @@ def finish(store: Store, journal: Journal, operation: Operation, task: Task, fin
             _unlink_aside(parent_fd, aside, operation)
         task.enter("remove")
         if partner is not None:
-            partner.remove(old.scrap_fd, scrap, task.walk)
-        elif operation.files >= branches.WORTH_FILES and fs.exists(old.scrap_fd, scrap) is not None:
-            partners.remove(old.scrap_fd, scrap, task.walk)
+            partner.remove(old.scrap_fd, scrap, task.removed)
+        elif is_large and fs.exists(old.scrap_fd, scrap) is not None:
+            partners.remove(old.scrap_fd, scrap, task.removed)
         else:
-            fs.remove_tree(old.scrap_fd, scrap, task.walk)
+            fs.remove_tree(old.scrap_fd, scrap, task.removed)
         os.fsync(old.scrap_fd)
     remove_below(store, store.staging(operation.id), _quiet)
     if operation.verb is not Verb.RELOCATE:

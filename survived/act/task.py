@@ -92,9 +92,15 @@ class Task:
             self.check()
 
     def walk(self, _size: int, _entries: int = 0) -> None:
-        """A tick that counts nothing, for looking and removing."""
+        """A tick that counts nothing, for looking."""
         if self.stop.is_set():
             self.check()
+
+    def removed(self, entries: int) -> None:
+        """A tick that counts nothing, and waits if that was too fast: neighbours' fsyncs carry what is removed, too."""
+        self.walk(0)
+        if self._pace is not None:
+            self._pace.spend(0, entries)
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless stopped."""

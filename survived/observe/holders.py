@@ -114,13 +114,15 @@ def holds_interpreter(path: str) -> bool:
 class _Below:
     """The paths asked about, in the forms in which they are compared fast."""
 
-    __slots__ = ("devices", "exact", "mapped", "prefixes")
+    __slots__ = ("devices", "exact", "inodes", "mapped", "prefixes")
 
     def __init__(self, paths: list[str]) -> None:
         self.devices: dict[int, str] = {}
+        self.inodes: dict[tuple[int, int], str] = {}
         for path in paths:
             with contextlib.suppress(OSError):
-                self.devices[os.stat(path).st_dev] = path
+                found = os.stat(path)
+                self.devices[found.st_dev] = self.inodes[found.st_dev, found.st_ino] = path
         self.exact = frozenset(paths) | {path + _DELETED for path in paths}
         self.prefixes = tuple(path.rstrip("/") + "/" for path in paths)
         # The kernel escapes only newlines in maps.
@@ -156,14 +158,32 @@ def _read_open_files(folder: str, below: _Below, euid: int) -> Iterator[tuple[st
 
 def _where_too_deep(place: str, below: _Below) -> str:
     """
-    Return what holds something whose path is longer than the kernel prints: the path asked about on the same device, or "".
+    Return which path asked about holds something whose own path is longer than the kernel prints, or "".
 
-    That may be wrong where another tree on the device is as deep; a wrong holder costs a move, and a missed one a write.
+    A directory is followed upwards. What cannot be, as a file, counts if it is on the same device: a wrong holder costs a
+    move, and a missed one a write.
     """
     try:
-        return below.devices.get(os.stat(place).st_dev, "")
+        on_device = below.devices.get(os.stat(place).st_dev, "")
     except OSError:
-        return ""
+        return ""  # closed meanwhile
+    try:
+        fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return on_device
+    try:
+        last = None
+        while (here := os.fstat(fd)) and (inode := (here.st_dev, here.st_ino)) != last:
+            if inode in below.inodes:
+                return below.inodes[inode]
+            above, last = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd), inode
+            os.close(fd)
+            fd = above
+    except OSError:
+        return on_device
+    finally:
+        os.close(fd)
+    return ""
 
 
 def _read_kernels_files() -> Iterator[str]:

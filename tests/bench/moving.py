@@ -153,7 +153,7 @@ def measure_memory(folder: Path, files: int) -> list[list[str]]:
     """Return what moving a tree of so many files, a tenth of them second names, takes in memory, between two tmpfs."""
     with ExitStack() as disks:
         home, data = (disks.enter_context(_memory_disk(folder, name)) for name in ("home", "data"))
-        seconds, before, most, child = told([sys.executable, str(HERE / "memory.py"), str(home), str(data), str(files)])
+        _, seconds, before, most, child = told([sys.executable, str(HERE / "memory.py"), str(home), str(data), str(files)])
     return [
         ["the process, before", f"{before / 1024:.1f} MiB"],
         ["what it took more at its peak", f"{(most - before) / 1024:.1f} MiB"],

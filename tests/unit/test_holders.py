@@ -16,6 +16,7 @@ import pytest
 
 import survived
 from survived.observe.holders import find_holders, holds_interpreter
+from tests.unit.engine import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,30 @@ def test_descriptor(tmp_path: Path, mode: str, writes: bool) -> None:
         assert {(pid, str(file), writes)} == held(tmp_path)
         assert {(pid, str(file), writes)} == held(file)
     assert held(tmp_path) == set()
+
+
+DESCEND = """
+os.chdir(sys.argv[1])
+for _ in range(30):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+"""
+
+
+@pytest.mark.parametrize(("more", "is_exact"), [("", True), ("held = open('file', 'w'); os.chdir('/')", False)])
+def test_what_is_too_deep_to_print(tmp_path: Path, more: str, is_exact: bool) -> None:
+    """A folder beyond PATH_MAX is held by its own top alone; of a file nobody can tell, so it counts on its device."""
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for top in (ours, other):
+        top.mkdir()
+    try:
+        with process(DESCEND + more, str(ours)) as pid:
+            assert held(ours) == {(pid, str(ours), bool(more))}
+        with process(DESCEND + more, str(other)) as pid:
+            assert {holder[0] for holder in held(ours)} == (set() if is_exact else {pid})
+            assert {holder[0] for holder in held(other)} == {pid}
+    finally:
+        remove(tmp_path)
 
 
 def test_working_directory_and_open_directory(tmp_path: Path) -> None:

@@ -88,12 +88,35 @@ def test_a_stop_ends_a_long_wait_at_once() -> None:
 
 
 def test_only_what_is_counted_is_limited() -> None:
-    """Looking, settling and removing go at their own speed."""
+    """Looking and settling go at their own speed."""
     task = Task(threading.Event())
     task.limit(1)
     task.enter("settle")
     task.tick(1 << 40, 0)
     assert task.bytes_done == 0
+
+
+def test_removing_is_limited_too(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,560 entries are 10 MiB of blocks that somebody's fsync waits for: a second at 10 MiB/s, and none without a limit."""
+    task = Task(threading.Event())
+    monkeypatch.setattr(task, "wait", clock.wait)
+    for rate, until in ((0, 1000.0), (10 * MIB, 1001.0)):
+        task.limit(rate)
+        task.enter("remove")
+        for _ in range(2560):
+            task.removed(1)
+        assert clock.now == pytest.approx(until, abs=0.06)
+    assert task.files_done == 0
+
+
+def test_a_stop_ends_a_limited_removal() -> None:
+    """Who is told to stop does, also while it waits."""
+    task = Task(threading.Event())
+    task.limit(1)
+    task.enter("remove")
+    task.stop.set()
+    with pytest.raises(Stopped):
+        task.removed(1)
 
 
 @pytest.mark.parametrize("worth", [1 << 30, 0], ids=["one process", "two processes"])
