@@ -121,8 +121,8 @@ class _Below:
         self.inodes: dict[tuple[int, int], str] = {}
         for path in paths:
             with contextlib.suppress(OSError):
-                found = os.stat(path)
-                self.devices[found.st_dev] = self.inodes[found.st_dev, found.st_ino] = path
+                inode = _inode(path)
+                self.devices[inode[0]] = self.inodes[inode] = path
         self.exact = frozenset(paths) | {path + _DELETED for path in paths}
         self.prefixes = tuple(path.rstrip("/") + "/" for path in paths)
         # The kernel escapes only newlines in maps.
@@ -173,7 +173,7 @@ def _where_too_deep(place: str, below: _Below) -> str:
         return on_device
     try:
         last = None
-        while (here := os.fstat(fd)) and (inode := (here.st_dev, here.st_ino)) != last:
+        while (inode := _inode(fd)) != last:  # the root is its own parent
             if inode in below.inodes:
                 return below.inodes[inode]
             above, last = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd), inode
@@ -184,6 +184,11 @@ def _where_too_deep(place: str, below: _Below) -> str:
     finally:
         os.close(fd)
     return ""
+
+
+def _inode(place: str | int) -> tuple[int, int]:
+    found = os.stat(place)
+    return found.st_dev, found.st_ino
 
 
 def _read_kernels_files() -> Iterator[str]:

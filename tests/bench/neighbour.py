@@ -31,9 +31,14 @@ JOBS = {
     "read": ["--rw=randread", "--direct=1", "--rate_iops=300"],
     "fsync": ["--rw=randwrite", "--fsync=1", "--rate_iops=60"],
 }
-RATES = {"survived": 0, "survived, rate 10 MiB/s": 10 << 20, "survived, rate 4 MiB/s": 4 << 20}
+RATES = {"survived": 0, "survived, rate 4 MiB/s": 4 << 20}
 QUIET = ["sleep", "4"]
-NOTHING = "nothing, for comparison"
+COMPUTING = "import time\nend = time.monotonic() + 10\nwhile time.monotonic() < end: sum(range(1000))"
+COMPARISONS = {
+    "nothing, for comparison": ["sleep", "10"],
+    "a loop at nice 10 that touches no disk": ["nice", "-n", "10", sys.executable, "-c", COMPUTING],
+}
+"""What the neighbour's latencies do by themselves, and for a processor that others use, too."""
 
 
 def measure(folder: Path, files: int, large: int, runs: int, environment: Mapping[str, str]) -> list[list[str]]:
@@ -71,7 +76,7 @@ def commands(source: Path, disk: Path) -> dict[str, list[str]]:
     ours = [sys.executable, str(HERE / "relocate.py"), str(source), str(disk)]
     script = 'cp -a "$1" "$2" && sync -f "$2" && rm -rf "$1" && ln -s "$2" "$1" && sync -f "${1%/*}"'
     ways = {name: [*ours, str(rate)] for name, rate in RATES.items()}
-    return {NOTHING: ["sleep", "10"]} | ways | {"cp -a, rm -rf": ["sh", "-c", script, "sh", str(source), str(disk / "target")]}
+    return COMPARISONS | ways | {"cp -a, rm -rf": ["sh", "-c", script, "sh", str(source), str(disk / "target")]}
 
 
 def columns() -> list[str]:

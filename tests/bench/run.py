@@ -144,7 +144,7 @@ def bench_conformance(folder: Path) -> None:
 
 def bench_neighbour(folder: Path, runs: int, *, quick: bool) -> None:
     """Print what a neighbour's fio feels while we and others move."""
-    rows = neighbour.measure(folder, 2_000 if quick else 10_000, 0 if quick else 2, runs, ENV)
+    rows = neighbour.measure(folder, 2_000 if quick else 4_000, 0 if quick else 1, runs, ENV)
     head = ["tree", "by", "median s", *neighbour.columns()]
     table(f"A neighbour's p99 while it moves ÷ quiet, {runs} paired runs", head, rows)
 
