@@ -52,12 +52,13 @@ class TreeCopy(EntryCopy):
         self._part, self._parts = 0, 1  # which share of the files is ours, by inode
         self._place = ("", 0)  # the last folder seen, and its number
         self._closed: frozenset[str] = frozenset()  # directories that others go through
+        self._listed: dict[str, list[str]] | None = None  # what a share saw of directories in directories
         self._only_directories = self._later = self._alone = False
 
     def run_share(self, part: int, parts: int) -> Pass:
         """Copy one share of the files, in a first pass that several processes do together; `complete` ends it."""
         self._inherits = False  # whoever shares has prepared the root
-        self._part, self._parts, self._later = part, parts, True
+        self._part, self._parts, self._later, self._listed = part, parts, True, {}
         found = self._run(Pass())
         self._part, self._parts, self._later = 0, 1, False
         return found
@@ -101,7 +102,7 @@ class TreeCopy(EntryCopy):
         try:
             self._run(found)
         finally:
-            self._only_directories, self._closed = False, frozenset()
+            self._only_directories, self._closed, self._listed = False, frozenset(), None
         found.signatures.extend(others)
         self._known, self._first, self._inherits = Known(found.signatures), False, False
         return found
@@ -186,6 +187,8 @@ class TreeCopy(EntryCopy):
 
     def _entries(self, source_fd: int, copy_fd: int, path: str, found: Pass) -> list[str]:
         """Copy what is not a directory, make the sub directories, and return their names."""
+        if self._only_directories and self._listed is not None:
+            return self._listed.get(path, [])  # what came since gave its folder a ctime that the next pass does not know
         below: list[str] = []
         present = 0
         for entry in in_order(source_fd):
@@ -212,6 +215,8 @@ class TreeCopy(EntryCopy):
         if not self._first:
             self._remove_gone(source_fd, copy_fd, present, found)
         below.reverse()  # what is popped from its end comes in order, too
+        if below and self._listed is not None:
+            self._listed[path] = below.copy()
         return below
 
     def _remove_gone(self, source_fd: int, copy_fd: int, present: int, found: Pass) -> None:
