@@ -17,7 +17,7 @@ from survived.act import recover
 from survived.act.task import Task
 from survived.errors import Refused, SurvivedError
 from survived.model import Stage, TreeSize
-from tests.rig.disks import FILLER, Disk, Disks, small_and_data_disks, unmount, wait_released
+from tests.rig.disks import FILLER, Disk, Disks, mount, small_and_data_disks, unmount, wait_released
 from tests.unit.engine import ORDINARY, Rig, as_ordinary_user, build, nasty_tree, new_task, ordinary_folder, remove, snapshot
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def test_the_data_disk_goes_in_the_middle(make_disks: Callable[..., Disks], how:
         unmount(disks.data.path)
         wait_released(disks.data.image)
         subprocess.run(["fsck.ext4", "-fy", disks.data.image], capture_output=True, check=False)
-        subprocess.run(["mount", "-o", "loop,noatime", disks.data.image, disks.data.path], check=True)
+        mount(disks.data.image, disks.data.path)
         rig.open()
         _, puzzles = recover.recover_all(rig.ends.store, rig.ends.journal)
         assert puzzles == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from survived.machine import SCHEMA
 from survived.model import Verb
 from survived.store.database import Database
 from survived.store.journal import Journal
-from tests.rig.disks import mounted, unmount
+from tests.rig.disks import mount, mounted, unmount
 from tests.rig.world import World, wait_until
 from tests.unit.engine import nasty_tree, snapshot
 
@@ -125,12 +124,12 @@ def test_a_disk_that_is_missing(world: World) -> None:
     unmount(world.data[1].path)
     answer = world.ctl("rehome", "pip", "--to", str(world.disks[1]))
     assert (answer.rc, os.readlink(cache)) == (4, link), answer
-    subprocess.run(["mount", "-o", "loop", world.data[1].image, world.data[1].path], check=True)
+    mount(world.data[1].image, world.data[1].path)
     unmount(world.data[0].path)
     answer = world.ctl("rehome", "pip", "--to", str(world.disks[1]))
     assert (answer.rc, os.readlink(cache)) == (4, link), answer
     assert not os.path.lexists(world.disks[0])  # nothing is made in the empty mount point
-    subprocess.run(["mount", "-o", "loop", world.data[0].image, world.data[0].path], check=True)
+    mount(world.data[0].image, world.data[0].path)
     assert snapshot(cache) == before
     world.must("rehome", "pip", "--to", str(world.disks[1]))
     assert snapshot(cache) == before

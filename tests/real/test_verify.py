@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.rig.disks import Disk, mounted, unmount
+from tests.rig.disks import Disk, mount, mounted, unmount, wait_released
 from tests.rig.world import World
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def test_an_inode_that_the_disk_cannot_read(world: World) -> None:
     found = re.search(r"located at block (\d+), offset 0x([0-9a-f]+)", told.stdout)
     assert found is not None, told
     unmount(world.data[0].path)
+    wait_released(world.data[0].image)
     rot(world.data[0], int(found.group(1)) * size + int(found.group(2), 16), b"\xaa" * 64)
-    subprocess.run(["mount", "-o", "loop,noatime", world.data[0].image, world.data[0].path], check=True)
+    mount(world.data[0].image, world.data[0].path)
 
     answer = world.ctl("verify")
     assert (answer.rc, answer.out.splitlines()[0]) == (5, f"DAMAGED: '{cache}', 1 time:"), answer
@@ -112,7 +113,7 @@ def test_a_disk_that_is_away_and_a_link_that_is_gone(world: World) -> None:
     answer = world.ctl("verify")
     assert answer.rc == 1, answer
     assert answer.out.startswith(f"not looked at: '{cache}': ")
-    subprocess.run(["mount", "-o", "loop,noatime", world.data[0].image, world.data[0].path], check=True)
+    mount(world.data[0].image, world.data[0].path)
 
     cache.unlink()
     answer = world.ctl("verify")

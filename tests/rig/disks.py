@@ -113,14 +113,18 @@ def mounted(folder: Path, name: str, size: str, *, inodes: int | None = None) ->
     count = ["-N", str(inodes)] if inodes else []
     make = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard", *count, "-L", name[:16], image]
     subprocess.run(make, check=True, capture_output=True)
-    # noatime: measuring a tree must not write to a full disk.
-    subprocess.run(["mount", "-o", "loop,noatime", image, path], check=True, capture_output=True)
+    mount(image, path)
     try:
         (path / "lost+found").rmdir()
         yield Disk(path, image)
     finally:
         unmount(path)
         image.unlink(missing_ok=True)
+
+
+def mount(image: Path, path: Path) -> None:
+    """Mount an image, for the first time or again; noatime, since measuring a tree must not write to a full disk."""
+    subprocess.run(["mount", "-o", "loop,noatime", image, path], check=True, capture_output=True)
 
 
 def unmount(path: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rig.disks import Disk, mounted, unmount
+from tests.rig.disks import Disk, mount, mounted, unmount
 from tests.rig.world import KEPT, ROOT, Answer, wait_until
 from tests.unit.engine import ORDINARY
 
@@ -119,7 +119,7 @@ class Person:
 
     def find_disk(self) -> None:
         """Bring the data disk back."""
-        subprocess.run(["mount", "-o", "loop,noatime", self.data.image, self.data.path], check=True, capture_output=True)
+        mount(self.data.image, self.data.path)
 
 
 def python_here() -> str:
