@@ -48,6 +48,31 @@ def give(source: int | str, copy: int | str, info: os.stat_result, *, strip: boo
     os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=follow)
 
 
+def give_new(source: int, copy: int, info: os.stat_result) -> os.stat_result:
+    """
+    Give an open file what `source` has, as `give` does, and return what it is then.
+
+    Made with its mode, by us and in a folder without default ACLs, mostly all that it lacks are its times.
+    """
+    if not _list_kept(source):
+        os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
+        there = os.fstat(copy)
+        if is_alike(info, there):
+            return there
+    give(source, copy, info, strip=False)
+    return os.fstat(copy)
+
+
+def is_alike(info: os.stat_result, there: os.stat_result) -> bool:
+    """Tell whether two files have the same kind, mode, owner and times."""
+    return (
+        info.st_mtime_ns == there.st_mtime_ns
+        and info.st_mode == there.st_mode
+        and info.st_uid == there.st_uid
+        and info.st_gid == there.st_gid
+    )
+
+
 def has_same_xattrs(one: int, other: int) -> bool:
     """Tell whether two open files have the same of those extended attributes that a copy keeps, ACLs among them."""
     names = _list_kept(one)
@@ -96,9 +121,9 @@ def _has_room(file: int | str) -> bool:
 
 def _list_kept(file: int | str) -> list[str]:
     try:
-        names = os.listxattr(file, follow_symlinks=isinstance(file, int))
+        names = os.listxattr(file) if isinstance(file, int) else os.listxattr(file, follow_symlinks=False)
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
             return []
         raise
-    return [name for name in names if name.startswith(_KEPT) and not name.startswith(_DOUBLE)]
+    return names and [name for name in names if name.startswith(_KEPT) and not name.startswith(_DOUBLE)]

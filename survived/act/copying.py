@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.act.attributes import drop_acls
+from survived.act.attributes import drop_acls, is_alike
 from survived.act.entries import READ, EntryCopy
 from survived.act.links import Links
 from survived.act.looking import in_order, look
@@ -214,7 +214,8 @@ class TreeCopy(EntryCopy):
                     raise self._refuse(Reason.UNFAITHFUL, f"{path}{name}", why) from error
         if not self._first:
             self._remove_gone(source_fd, copy_fd, present, found)
-        below.reverse()  # what is popped from its end comes in order, too
+        if self._part % 2 == 0:
+            below.reverse()  # what is popped from its end comes in order, too; other shares begin at the end, to meet seldom
         if below and self._listed is not None:
             self._listed[path] = below.copy()
         return below
@@ -316,15 +317,20 @@ class TreeCopy(EntryCopy):
         fd = self._open(name, source_fd, where, READ)
         try:
             info = self._regular(fd, where)
-            if info.st_nlink > 1 and self._alone:
+            names = info.st_nlink  # 0: unlinked since it was opened
+            if names > 1 and self._alone:
                 found.copied += 1
                 return
             self._see(info, found, path)
-            if info.st_nlink <= 1:  # 0: unlinked since it was opened
-                self._copy_open_file(fd, info, copy_fd, name, where, found)
-            elif not self._link(info, copy_fd, name):
-                self._copy_open_file(fd, info, copy_fd, name, where, found)
-                self._links.note(info, os.stat(name, dir_fd=copy_fd, follow_symlinks=False), path, name)
+            if names <= 1 or not self._link(info, copy_fd, name):
+                there = self._copy_open_file(fd, info, copy_fd, name, where, is_new=True)
+                if there is not None:
+                    if there.st_size != info.st_size:  # it grew or shrank meanwhile
+                        found.copied += 1
+                    elif not is_alike(info, there):
+                        raise self._refuse(Reason.UNFAITHFUL, where, "its mode, owner or times cannot be kept there")
+                if names > 1:
+                    self._links.note(info, there or os.stat(name, dir_fd=copy_fd, follow_symlinks=False), path, name)
         finally:
             os.close(fd)
         self._tick(0, 1)

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.act.attributes import Unkept, give
+from survived.act.attributes import Unkept, give, give_new, is_alike
 from survived.act.content import Content
 from survived.errors import Refused
 from survived.terms import Reason
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from survived.act.kin import Kin
-    from survived.act.passes import Pass
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,24 +60,29 @@ class EntryCopy:
         finally:
             os.close(fd)
 
-    def _copy_open_file(self, fd: int, info: os.stat_result, copy_fd: int, to: str, where: str, found: Pass | None = None) -> None:
-        """Copy an open file to a free name; with `found`, which is of a first pass, make sure that it is all there."""
+    def _copy_open_file(
+        self, fd: int, info: os.stat_result, copy_fd: int, to: str, where: str, *, is_new: bool = False
+    ) -> os.stat_result | None:
+        """
+        Copy an open file to a free name; return what the copy is then, or None if it is a link to what went before.
+
+        `is_new`: nobody else can come here yet, so that it may have its mode before it has its owner; but for the right to
+        write, which attributes of users take.
+        """
         if fs.is_fixed(fd):
             raise self._refuse(Reason.IMMUTABLE, where, "it is immutable or append-only (chattr)")
         if self.kin is not None and self.kin.link(fd, info, copy_fd, to, self._tick_bytes):
-            return  # equal in all; whatever changes from here on is seen by the next pass
-        # In a first pass nobody else can come here, so that it may have its mode before it has its owner; but for the
-        # right to write, which attributes of users take.
-        copy = os.open(to, _WRITE, 0o600 if found is None else info.st_mode & 0o777 | 0o600, dir_fd=copy_fd)
+            return None  # equal in all; whatever changes from here on is seen by the next pass
+        copy = os.open(to, _WRITE, info.st_mode & 0o777 | 0o600 if is_new else 0o600, dir_fd=copy_fd)
         try:
             self.content.copy(fd, copy, info, self._tick_bytes)
-            self._metadata(fd, copy, info, where)
-            if found is not None:
-                there = os.fstat(copy)
-                if there.st_size != info.st_size:  # it grew or shrank meanwhile
-                    found.copied += 1
-                elif not self._alike(info, there):
-                    raise self._refuse(Reason.UNFAITHFUL, where, "its mode, owner or times cannot be kept there")
+            if not is_new or self._inherits:
+                self._metadata(fd, copy, info, where)
+                return os.fstat(copy)
+            try:
+                return give_new(fd, copy, info)
+            except Unkept as unkept:
+                raise self._unkept(unkept, where) from unkept
         finally:
             os.close(copy)
 
@@ -93,7 +97,10 @@ class EntryCopy:
         try:
             give(source, copy, info, strip=self._inherits)
         except Unkept as unkept:
-            raise self._refuse(unkept.reason, where, unkept.why) from unkept
+            raise self._unkept(unkept, where) from unkept
+
+    def _unkept(self, unkept: Unkept, where: str) -> Refused:
+        return self._refuse(unkept.reason, where, unkept.why)
 
     def _open(self, name: str, dir_fd: int, where: str, flags: int) -> int:
         try:
@@ -120,6 +127,4 @@ class EntryCopy:
     @staticmethod
     def _alike(info: os.stat_result, there: os.stat_result) -> bool:
         # A directory's size is its filesystem's own affair.
-        return (info.st_mode, info.st_mtime_ns, info.st_uid, info.st_gid) == (
-            there.st_mode, there.st_mtime_ns, there.st_uid, there.st_gid,
-        ) and (info.st_size == there.st_size or stat.S_ISDIR(info.st_mode))  # fmt: skip
+        return is_alike(info, there) and (info.st_size == there.st_size or stat.S_ISDIR(info.st_mode))

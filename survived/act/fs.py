@@ -16,7 +16,6 @@ import resource
 import socket
 import stat
 import struct
-import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,8 +28,9 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "ppc64le": 273, "s390x": 282, "risc
 _IOPRIO_IDLE = 3 << 13
 _FS_IOC_GETFLAGS = 0x80086601 if struct.calcsize("P") == 8 else 0x80046601
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
+_NO_FLAGS = bytes(8)
+_LOWEST = 0 if struct.pack("=H", 1)[0] else 3  # of the four bytes of flags
 _NICE = 10
-_WRITE_BACK_SECONDS, _WRITE_BACK_PATIENCE_SECONDS = 0.25, 5.0
 _ENOUGH_DESCRIPTORS = 1 << 16
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -123,30 +123,6 @@ def sync_filesystem(fd: int) -> None:
     _check(_libc.syncfs(fd))
 
 
-@contextlib.contextmanager
-def writing_back(fd: int) -> Iterator[None]:
-    """
-    Have what a block writes go to its device while it runs, so that the sync after it finds little.
-
-    By a description of its own: the kernel tells each of a lost write once, and `fd` has yet to hear of it.
-    """
-    own_fd, ended = os.open(".", DIRECTORY, dir_fd=fd), threading.Event()
-
-    def write_back() -> None:
-        while not ended.wait(_WRITE_BACK_SECONDS):
-            with contextlib.suppress(OSError):
-                sync_filesystem(own_fd)
-        os.close(own_fd)
-
-    thread = threading.Thread(target=write_back, name="survived-write-back", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(_WRITE_BACK_PATIENCE_SECONDS)
-
-
 def start_writeback(fd: int, offset: int, count: int) -> None:
     """Ask the kernel to begin writing a range back, so that the final sync finds little; failure is harmless."""
     _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
@@ -177,10 +153,9 @@ def die_with_parent() -> None:
 def is_fixed(fd: int) -> bool:
     """Tell whether the inode is immutable or append-only (chattr +i, +a); False where the filesystem has no flags."""
     try:
-        flags = fcntl.ioctl(fd, _FS_IOC_GETFLAGS, b"\0" * 8)
+        return fcntl.ioctl(fd, _FS_IOC_GETFLAGS, _NO_FLAGS)[_LOWEST] & _IMMUTABLE_OR_APPEND != 0
     except OSError:
         return False
-    return bool(int.from_bytes(flags[:4], "little" if struct.pack("=H", 1)[0] else "big") & _IMMUTABLE_OR_APPEND)
 
 
 def is_bound(parent_fd: int, name: str) -> bool:

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from survived.act import fs
-from survived.act.attributes import has_same_xattrs
+from survived.act.attributes import has_same_xattrs, is_alike
 from survived.act.comparing import GONE, next_data
 from survived.act.looking import walk
 from survived.store import kinship
@@ -99,6 +99,8 @@ class Kin:
 
         `tick(bytes)` is called while they are compared. OSError as the copy's filesystem says it, but for what a copy mends.
         """
+        if not self._known:
+            return False
         return any(self._link_to(number, fd, info, copy_fd, to, tick) for number in range(len(self._known)))
 
     def _link_to(self, number: int, fd: int, info: os.stat_result, copy_fd: int, to: str, tick: Callable[[int], None]) -> bool:
@@ -144,9 +146,7 @@ class Kin:
 
 
 def _is_alike(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_mode, one.st_size, one.st_mtime_ns, one.st_uid, one.st_gid) == (
-        other.st_mode, other.st_size, other.st_mtime_ns, other.st_uid, other.st_gid,
-    )  # fmt: skip
+    return is_alike(one, other) and one.st_size == other.st_size
 
 
 def _holds_the_same(fd: int, there_fd: int, info: os.stat_result, tick: Callable[[int], None]) -> bool:

@@ -8,7 +8,6 @@ files whose inode falls to it, so that all names of one inode are one process's 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -53,17 +52,16 @@ def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: 
     fds = tuple(fd for fd in (source_fd, copy_fd, kin_fd, *queue.fds) if fd >= 0)
     helpers = [_Helper([*words, str(part)], fds, tick) for part in range(1, many + 1)]
     try:
-        with fs.writing_back(copy_fd) if rate == 0 else contextlib.nullcontext():
-            if branches:
-                own = copy.run_top(frozenset(branches))
-                queue.open()
-                for branch in queue.take():
-                    copy.run_branch(branch, own)
-            else:
-                own = copy.run_share(0, many + 1)
-            for helper in helpers:
-                while helper.is_at_work(0.05):
-                    tick(0, 0)  # raises if we are to stop
+        if branches:
+            own = copy.run_top(frozenset(branches))
+            queue.open()
+            for branch in queue.take():
+                copy.run_branch(branch, own)
+        else:
+            own = copy.run_share(0, many + 1)
+        for helper in helpers:
+            while helper.is_at_work(0.05):
+                tick(0, 0)  # raises if we are to stop
     finally:
         for helper in helpers:
             helper.end()

@@ -50,14 +50,18 @@ class Pass:
 
         What changed since the pass began is not remembered: two changes in one tick of the clock have one ctime.
         """
-        allocated, is_directory = info.st_blocks * 512, stat.S_ISDIR(info.st_mode)
-        self.size_bytes += allocated if names_before == 0 else 0
-        self.reclaimable_bytes += allocated if is_directory or names_before + 1 >= info.st_nlink else 0
-        self.files += not is_directory
-        self.content_bytes += 0 if is_directory else info.st_size
+        allocated, is_last = info.st_blocks * 512, True
+        if not stat.S_ISDIR(info.st_mode):
+            self.files += 1
+            self.content_bytes += info.st_size
+            is_last = names_before + 1 >= info.st_nlink
+        if names_before == 0:
+            self.size_bytes += allocated
+        if is_last:
+            self.reclaimable_bytes += allocated
         ctime = info.st_ctime_ns
-        if not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
-            self.source_mark_ns = max(self.source_mark_ns, ctime)
+        if ctime > self.source_mark_ns and not is_root:  # the exchange moves a root's ctime, so that it cannot tell late from early
+            self.source_mark_ns = ctime
         signature = signature_of(info, ctime, place)
         if ctime < self.began_ns - TICK_NS or ctime > time.time_ns() + _FUTURE_NS:
             self.signatures.append(signature)

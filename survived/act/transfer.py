@@ -17,12 +17,15 @@ from survived.act.copying import TreeCopy
 from survived.act.locks import ToolLocks
 from survived.act.pace import chunk_for
 from survived.act.passes import TICK_NS, Pass
+from survived.act.writeback import Sync, WriteBack
 from survived.errors import Refused, SurvivedError
 from survived.model import Holder, Reason
 from survived.observe.holders import find_binds, find_holders
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from survived.act.kin import Kin
     from survived.act.task import Task
     from survived.store.sums import SumsFile
@@ -67,8 +70,9 @@ def copy_settled(
     tool = ToolLocks(source, source_fd, lock, locks)
     began_ns, holders = _look_before(source, source_fd, tool)
     task.enter("copy")
-    if task.files_total >= branches.WORTH_FILES and not any(holder.writes for holder in holders):
-        with task.sharing(2) as share:
+    is_large = syncs_beside = task.files_total >= branches.WORTH_FILES
+    if is_large and not any(holder.writes for holder in holders):
+        with task.sharing(2) as share, _writing_back(copy_fd, locks, care):
             found = pair.first_pass(copy, source, source_fd, copy_fd, task.count, share)
     else:
         found = copy.run_pass(began_ns)
@@ -76,15 +80,19 @@ def copy_settled(
     deadline = time.monotonic() + care.patience_seconds
     verified, suspect = not care.verify_content, ""
     while True:
-        # Synced before the look that decides, so that nothing is left to write when it says that all is there.
+        # Synced before, or at least beside, the look that decides: nothing is left to write when it says that all is there.
         task.enter("sync")
-        fs.sync_filesystem(copy_fd)
+        beside = Sync(copy_fd) if syncs_beside and found.copied == 0 else None
+        if beside is None:
+            fs.sync_filesystem(copy_fd)
         task.enter("settle")
         time.sleep(TICK_NS / 1e9)
-        locked = tool.take()
+        locked, looking = tool.take(), time.monotonic()
         began_ns, _ = _look_before(source, source_fd, tool)
         # A copy that is faithful needs no second look as long as nothing changed in the source.
         found = copy.run_pass(began_ns) if found.copied else copy.look(found, began_ns)
+        looked = time.monotonic() - looking
+        is_old = beside is not None and beside.wait(task.check) > looked
         quiet = time.time() - found.source_mark_ns / 1e9
         holders = holders_of(source, tool.excused())
         if found.copied:
@@ -92,6 +100,9 @@ def copy_settled(
         elif suspect:
             raise SurvivedError(f"Cannot move '{source}': the copy of '{suspect}' reads back differently. The copy is removed.")
         if found.copied == 0 and locked and not holders and (quiet >= care.settle_seconds or quiet < -5):
+            if is_old:  # what lies between the look and the exchange is to be a moment
+                syncs_beside = False
+                continue
             if verified:
                 # A ctime from the future tells nothing; whatever changes from now on is later than this pass began.
                 found.source_mark_ns = min(found.source_mark_ns, found.began_ns - TICK_NS)
@@ -107,6 +118,17 @@ def copy_settled(
         missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
         task.note = _waits_for(holders, care, locked=locked)
         task.wait(min(missing + 0.02, max(0.0, deadline - time.monotonic()), 5.0))
+
+
+@contextlib.contextmanager
+def _writing_back(copy_fd: int, locks: contextlib.ExitStack, care: Care) -> Iterator[None]:
+    """Have a copy go to its device while it is made, unless it keeps to a rate; whoever closes `locks` waits for the last of it."""
+    if care.rate > 0:
+        yield
+        return
+    write_back = locks.enter_context(WriteBack(copy_fd))
+    yield
+    write_back.stop()
 
 
 def _look_before(source: str, source_fd: int, tool: ToolLocks) -> tuple[int, tuple[Holder, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from survived.act import content, fs
+from survived.act import content, fs, writeback
 from tests.unit.engine import snapshot
 from tests.unit.pairs import Pair
 
@@ -210,8 +210,8 @@ def test_writing_back_early_leaves_errors_to_the_sync(one_directory: int, monkey
         raise OSError(errno.EIO, "lost")
 
     monkeypatch.setattr(fs, "sync_filesystem", sync)
-    monkeypatch.setattr(fs, "_WRITE_BACK_SECONDS", 0.0)
-    with fs.writing_back(one_directory):
+    monkeypatch.setattr(writeback, "_EVERY_SECONDS", 0.0)
+    with writeback.WriteBack(one_directory):
         while not seen:
             pass
     assert one_directory not in seen
