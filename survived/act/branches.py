@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from survived.act import fs
@@ -24,16 +22,6 @@ WORTH_FILES = 4000
 ENOUGH_BRANCHES = 32
 _MOST_BRANCHES, _DEEPEST = 1024, 6
 _LOOKED_INTO, _LOOKED_AT = 16, 32
-
-
-def start_child(module: str, words: list[str], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start a child that runs a module of this room with these words and descriptors, and nothing else of ours."""
-    house = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-S", "-m", f"survived.act.{module}", *words],  # no site: nothing of others is needed
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=fds, cwd="/", process_group=0,  # Ctrl-C is for us
-        env={"PYTHONPATH": house, "PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
-    )  # fmt: skip
 
 
 class Queue:

@@ -16,7 +16,6 @@ import os
 import stat
 import zlib
 from array import array
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from survived.act import fs
@@ -113,7 +112,7 @@ class TreeCopy(EntryCopy):
 
         `began_ns` is when the caller began to write mapped pages back for it: what changed since then is copied again.
         """
-        found = Pass() if began_ns is None else Pass(began_ns=began_ns)
+        found = Pass(began_ns)
         self._links = Links(self._copy_fd, self._device)
         self.prepare_root()
         self._run(found)
@@ -126,7 +125,7 @@ class TreeCopy(EntryCopy):
 
         The result's `copied` is 0 if so; else the next pass finds out what differs. `began_ns` is as in `run_pass`.
         """
-        found = replace(checked, copied=0, began_ns=began_ns, signatures=array("Q"))
+        found = checked.looked_at(began_ns)
         look(self._source_fd, self._known, found, self._tick)
         return found
 

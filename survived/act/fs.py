@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import resource
-import socket
 import stat
 import struct
 from typing import TYPE_CHECKING
@@ -165,6 +164,8 @@ def is_bound(parent_fd: int, name: str) -> bool:
     A datagram socket connects to it: no message comes of that, and a server of another type is not even told. What
     /proc/net/unix prints misses those bound by a relative path or in another network namespace.
     """
+    import socket  # here: it takes children 5 ms that hardly any needs
+
     file_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -258,6 +259,17 @@ def remove_tree(parent_fd: int, name: str, tick: Callable[[int], None]) -> None:
     finally:
         for fd, *_ in stack:
             os.close(fd)
+
+
+def remove_branch(top_fd: int, branch: str, tick: Callable[[int], None]) -> None:
+    """Remove what is at a path below an open directory as far as that goes now: whoever removes the rest comes again."""
+    folder, _, name = branch.rpartition("/")
+    with contextlib.suppress(OSError):  # a folder that may not be written: whoever comes last makes it writable
+        folder_fd = open_below(top_fd, folder)
+        try:
+            remove_tree(folder_fd, name, tick)
+        finally:
+            os.close(folder_fd)
 
 
 def _enter(parent_fd: int, name: str, device: int, tick: Callable[[int], None]) -> tuple[int, int, str, list[str]]:

@@ -8,21 +8,14 @@ files whose inode falls to it, so that all names of one inode are one process's 
 
 from __future__ import annotations
 
-import gc
-import json
 import os
-import sys
 import threading
-import time
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from survived.act import fs
-from survived.act.branches import ENOUGH_BRANCHES, Queue, branches_of, has_links, is_cold, start_child, take
-from survived.act.copying import TreeCopy
-from survived.act.kin import Kin
-from survived.act.pace import Pace, chunk_for
-from survived.act.passes import Pass
+from survived.act.branches import ENOUGH_BRANCHES, Queue, branches_of, has_links, is_cold
+from survived.act.children import start_child
+from survived.act.passes import SUMS
 from survived.errors import Refused, SurvivedError
 from survived.terms import Reason
 
@@ -30,7 +23,9 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-_REPORT_ENTRIES, _REPORT_SECONDS = 500, 0.3
+    from survived.act.copying import TreeCopy
+    from survived.act.passes import Pass
+
 _COLD_HELPERS = 3
 """Who waits for a disk leaves its processor to others, and a disk likes to be asked for several things at once."""
 
@@ -78,7 +73,7 @@ class _Helper:
     """A child that copies a share of a tree, and the thread that listens to it."""
 
     def __init__(self, words: list[str], fds: tuple[int, ...], tick: Callable[[int, int], None]) -> None:
-        self._child = start_child("pair", words, fds)
+        self._child = start_child("share", words, fds)
         self._heard: dict[str, Any] = {}
         self._listener = threading.Thread(target=_listen, args=(self._child, tick, self._heard), name="survived-pair", daemon=True)
         self._listener.start()
@@ -99,88 +94,36 @@ class _Helper:
     def result(self, source: str) -> tuple[dict[str, int], array[int]]:
         """Return its sums and signatures. Raises what it met."""
         if "error" in self._heard:
-            raise _rebuilt(self._heard["error"])
+            raise self._heard["error"]
         if "signatures" not in self._heard:
             raise SurvivedError(f"Cannot move '{source}': the second copying process ended early. Nothing was changed.")
         return self._heard["sums"], self._heard["signatures"]
 
 
 def _listen(child: subprocess.Popen[bytes], tick: Callable[[int, int], None], heard: dict[str, Any]) -> None:
-    """Read what the child says: lines of progress, then its signatures or its error."""
+    """Read what the child says, see `child.py`: lines of progress, then its sums and signatures or its error."""
     stream = child.stdout
     if stream is None:
         return
     for line in stream:
-        said = json.loads(line)
-        if "entries" in said:
+        word, *values = line.split()
+        if word == b"did":
             try:
-                tick(said["bytes"], said["entries"])
+                tick(*map(int, values))
             except SurvivedError:  # the other thread meets it, too
                 continue
-        elif "signatures" in said:
-            heard["sums"] = said["sums"]
+        elif word == b"found":
+            length, *sums = map(int, values)
             signatures = array("Q")
-            signatures.frombytes(stream.read(said["signatures"]))
-            heard["signatures"] = signatures
+            signatures.frombytes(stream.read(length))
+            heard.update(sums=dict(zip(SUMS, sums, strict=True)), signatures=signatures)
             return
         else:
-            heard.update(said)
+            heard["error"] = _error(word, *values)
             return
 
 
-def _rebuilt(error: dict[str, Any]) -> Exception:
-    if "errno" in error:
-        return OSError(error["errno"], os.strerror(error["errno"]))
-    return Refused(Reason(error["reason"]), error["message"])
-
-
-def main() -> None:
-    """Be the child: `SOURCE_IN_HEX RATE SOURCE_FD COPY_FD KIN_FD QUEUE_FD NAMES_FD PARTS PART`."""
-    fs.die_with_parent()
-    gc.disable()  # nothing here is part of a cycle, and it would look through every inode that has several names
-    source = os.fsdecode(bytes.fromhex(sys.argv[1]))
-    rate, there, here, kin_fd, read, names, parts, part = map(int, sys.argv[2:])
-    # Opened anew: a descriptor that was handed on has one place in its listing for all, and each would miss what others get.
-    source_fd, copy_fd = (os.open(".", fs.DIRECTORY, dir_fd=fd) for fd in (there, here))
-    pace = Pace(rate, time.sleep) if rate > 0 else None
-    done = {"bytes": 0, "entries": 0}
-    said_at = time.monotonic()
-
-    def say(said: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(said) + "\n")
-        sys.stdout.flush()
-
-    def tick(size: int, entries: int) -> None:
-        nonlocal said_at
-        done["bytes"] += size
-        done["entries"] += entries
-        if done["entries"] >= _REPORT_ENTRIES or time.monotonic() - said_at > _REPORT_SECONDS:
-            say(done)
-            said_at = time.monotonic()
-            done.update(bytes=0, entries=0)
-        if pace is not None:
-            pace.spend(size, entries)
-
-    try:
-        copy = TreeCopy(source_fd, copy_fd, source, tick)
-        copy.content.chunk = chunk_for(rate)
-        copy.kin = Kin(kin_fd, source_fd, copy_fd)
-        if os.fstat(names).st_size:
-            found = Pass()
-            for branch in take(read, names):
-                copy.run_branch(branch, found)
-        else:
-            found = copy.run_share(part, parts)
-    except Refused as error:
-        say({"error": {"reason": error.reason.value, "message": error.message}})
-    except OSError as error:
-        say({"error": {"errno": error.errno or 5}})
-    else:
-        raw = found.signatures.tobytes()
-        say({"signatures": len(raw), "sums": found.sums()})
-        sys.stdout.buffer.write(raw)
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+def _error(word: bytes, *values: bytes) -> Exception:
+    if word == b"errno":
+        return OSError(int(values[0]), os.strerror(int(values[0])))
+    return Refused(Reason(values[0].decode()), bytes.fromhex(values[1].decode()).decode())

@@ -11,7 +11,6 @@ import stat
 import time
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,19 +27,32 @@ _BUCKET_BITS = 10
 _BUCKET_SHIFT = 64 - _BUCKET_BITS
 
 
-@dataclass(slots=True)
 class Pass:
-    """What one pass saw and did. Marks are the latest ctimes, in ns, of the tree below its root and of its copy."""
+    """
+    What one pass saw and did, from `began_ns` on.
 
-    files: int = 0
-    size_bytes: int = 0
-    reclaimable_bytes: int = 0
-    content_bytes: int = 0
-    copied: int = 0  # differences that were mended: 0 means that the copy was faithful already
-    source_mark_ns: int = 0
-    target_mark_ns: int = 0
-    began_ns: int = field(default_factory=time.time_ns)
-    signatures: array[int] = field(default_factory=lambda: array("Q"))
+    Marks are the latest ctimes, in ns, of the tree below its root and of its copy. `copied` counts the differences that were
+    mended: 0 means that the copy was faithful already.
+    """
+
+    # No dataclass: a child that shares a pass would load some 15 ms of modules for it.
+    __slots__ = (
+        "began_ns", "content_bytes", "copied", "files", "reclaimable_bytes", "signatures", "size_bytes", "source_mark_ns",
+        "target_mark_ns",
+    )  # fmt: skip
+
+    def __init__(self, began_ns: int | None = None) -> None:
+        self.files = self.size_bytes = self.reclaimable_bytes = self.content_bytes = self.copied = 0
+        self.source_mark_ns = self.target_mark_ns = 0
+        self.began_ns = time.time_ns() if began_ns is None else began_ns
+        self.signatures = array("Q")
+
+    def looked_at(self, began_ns: int) -> Pass:
+        """Return one of the same sums for a look from `began_ns` on, which has mended and remembered nothing."""
+        found = Pass(began_ns)
+        found.add(self.sums())
+        found.copied, found.target_mark_ns = 0, self.target_mark_ns
+        return found
 
     def see(self, info: os.stat_result, names_before: int, place: int, *, is_root: bool) -> int:
         """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from survived.act.leases import is_written
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 
-@dataclass(slots=True)
 class Stillness:
     """
     What was found of a tree, or of some of its branches.
@@ -25,9 +23,9 @@ class Stillness:
     and nothing is mounted there; `written` are paths of files that somebody has open for writing or mapped so.
     """
 
-    latest_ns: int = 0
-    is_whole: bool = True
-    written: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.latest_ns, self.is_whole = 0, True
+        self.written: list[str] = []
 
     def add(self, latest_ns: int, written: list[str], *, is_whole: bool) -> None:
         """Take in what another process found."""
@@ -49,6 +47,13 @@ class Stillness:
             if leases and name and stat.S_ISREG(info.st_mode) and is_written(name, fd):
                 self.written.append(f"{path}{name}")
             tick(1)
+
+    def look_branch(self, top_fd: int, branch: str, tick: Callable[[int], None]) -> None:
+        """Look at a branch that may have vanished meanwhile."""
+        try:
+            self.look(top_fd, tick, branch)
+        except FileNotFoundError:
+            self.is_whole = False
 
 
 def look_through(top_fd: int, tick: Callable[[int], None], *, leases: bool = True) -> Stillness:

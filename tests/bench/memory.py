@@ -39,7 +39,7 @@ if (pid := os.fork()) == 0:
     os._exit(0)
 if os.waitpid(pid, 0)[1] != 0:
     sys.exit("the tree could not be made")
-for name in ("survived.act.relocate", "survived.act.pair", "survived.store.journal", "survived.observe.tree"):
+for name in ("survived.act.relocate", "survived.act.child", "survived.store.journal", "survived.observe.tree"):
     __import__(name)
 before = peak("self")
 over, most_of_child = threading.Event(), [0]

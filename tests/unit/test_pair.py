@@ -183,7 +183,7 @@ def children_of(pid: int) -> list[int]:
                 parent = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, IndexError):
                 continue
-            if b"survived.act.pair" in command and parent == pid:
+            if b"survived.act.child" in command and parent == pid:
                 found.append(int(name))
     return found
 
