@@ -14,10 +14,10 @@ import time
 
 from survived.act import fs
 from survived.act.branches import take
-from survived.act.copying import TreeCopy
 from survived.act.kin import Kin
 from survived.act.pace import Pace, chunk_for
 from survived.act.passes import Pass
+from survived.act.sharing import SharedCopy
 from survived.act.stillness import Stillness
 from survived.errors import Refused
 
@@ -29,9 +29,11 @@ def _say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def share(source: str, rate: int, there: int, here: int, kin_fd: int, queue: int, names: int, parts: int, part: int) -> None:
+def share(source: str, rate: int, cold: int, there: int, here: int, kin_fd: int, queue: int, names: int) -> None:
     """
     Copy a share of a first pass from the open directory `there` to `here`, by a queue of branches or else by inode.
+
+    At `rate` bytes a second, 0 for no limit; `cold`: what comes next is read ahead.
 
     Says `did BYTES ENTRIES` now and then; at the end `found LENGTH` with the sums of its pass, and the signatures of what it
     copied in so many bytes; or what it met, `errno NUMBER` or `refused REASON MESSAGE_IN_HEX`.
@@ -54,15 +56,14 @@ def share(source: str, rate: int, there: int, here: int, kin_fd: int, queue: int
             pace.spend(size, entries)
 
     try:
-        copy = TreeCopy(source_fd, copy_fd, source, tick)
+        copy = SharedCopy(source_fd, copy_fd, source, tick)
         copy.content.chunk = chunk_for(rate)
         copy.kin = Kin(kin_fd, source_fd, copy_fd)
         if os.fstat(names).st_size:
             found = Pass()
-            for branch in take(queue, names):
-                copy.run_branch(branch, found)
+            copy.run_branches(take(queue, names), found, ahead=cold != 0)
         else:
-            found = copy.run_share(part, parts)
+            found = copy.run_share(1, 2, ahead=cold != 0)
     except Refused as error:
         _say("refused", error.reason.value, error.message.encode(errors="surrogateescape").hex())
     except OSError as error:

@@ -24,6 +24,7 @@ from survived.act.entries import READ, EntryCopy
 from survived.act.links import Links
 from survived.act.looking import in_order, look
 from survived.act.passes import Known, Pass
+from survived.act.readahead import entries_ahead
 from survived.terms import Reason
 
 if TYPE_CHECKING:
@@ -52,59 +53,7 @@ class TreeCopy(EntryCopy):
         self._place = ("", 0)  # the last folder seen, and its number
         self._closed: frozenset[str] = frozenset()  # directories that others go through
         self._listed: dict[str, list[str]] | None = None  # what a share saw of directories in directories
-        self._only_directories = self._later = self._alone = False
-
-    def run_share(self, part: int, parts: int) -> Pass:
-        """Copy one share of the files, in a first pass that several processes do together; `complete` ends it."""
-        self._inherits = False  # whoever shares has prepared the root
-        self._part, self._parts, self._later, self._listed = part, parts, True, {}
-        found = self._run(Pass())
-        self._part, self._parts, self._later = 0, 1, False
-        return found
-
-    def run_top(self, branches: frozenset[str]) -> Pass:
-        """Copy all but what is below `branches`, and make these, in a first pass by branches; `complete` ends it."""
-        self._inherits, self._closed = False, branches
-        self._later = self._alone = True
-        found = self._run(Pass())
-        self._later = self._alone = False
-        return found
-
-    def run_branch(self, branch: str, found: Pass) -> None:
-        """
-        Copy all below one directory that is made already, and give it its metadata, in a first pass by branches.
-
-        Files with several names are left to the next pass: the others may be in another branch.
-        """
-        self._inherits, self._alone = False, True
-        source_fd = -1
-        try:
-            source_fd, copy_fd = fs.open_below(self._source_fd, branch), fs.open_below(self._copy_fd, branch)
-        except OSError as error:
-            if source_fd >= 0:
-                os.close(source_fd)
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise
-            found.copied += 1  # moved or removed meanwhile; the next pass sees where to
-            return
-        try:
-            self._check_device(source_fd, branch)
-            self._directory(source_fd, copy_fd, f"{branch}/", found)
-        finally:
-            os.close(source_fd)
-            os.close(copy_fd)
-            self._alone = False
-
-    def complete(self, found: Pass, others: array[int]) -> Pass:
-        """End a first pass that was shared: give the directories their metadata, and know what the others copied."""
-        self._only_directories = True
-        try:
-            self._run(found)
-        finally:
-            self._only_directories, self._closed, self._listed = False, frozenset(), None
-        found.signatures.extend(others)
-        self._known, self._first, self._inherits = Known(found.signatures), False, False
-        return found
+        self._only_directories = self._later = self._alone = self._ahead = False
 
     def run_pass(self, began_ns: int | None = None) -> Pass:
         """
@@ -190,7 +139,10 @@ class TreeCopy(EntryCopy):
             return self._listed.get(path, [])  # what came since gave its folder a ctime that the next pass does not know
         below: list[str] = []
         present = 0
-        for entry in in_order(source_fd):
+        entries = in_order(source_fd)
+        if self._ahead:
+            entries = entries_ahead(source_fd, entries, self._is_ours)
+        for entry in entries:
             name = entry.name
             present += 1
             if entry.is_dir(follow_symlinks=False):

@@ -1,9 +1,10 @@
 """
-A first pass by several processes; what they share out is in `branches.py`.
+A first pass by two processes, us and a child; what they share out is in `branches.py`, what each does in `sharing.py`.
 
-Each takes branches of the tree from one queue until it is empty, so that nothing is walked twice and neither waits long for
-the others. A tree with many hard links, or of few folders, is copied by inode instead: all walk all of it, each copies the
-files whose inode falls to it, so that all names of one inode are one process's work and nothing has to be agreed upon.
+Both take branches of the tree from one queue until it is empty, so that nothing is walked twice and neither waits long for
+the other. A tree with many hard links, or of few folders, is copied by inode instead: both walk all of it, from its two ends,
+and each copies the files whose inode falls to it. More of them would only wait for each other: it is the processor that they
+share, or, while all has to be read, a disk that is asked ahead.
 """
 
 from __future__ import annotations
@@ -23,49 +24,42 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from survived.act.copying import TreeCopy
     from survived.act.passes import Pass
-
-_COLD_HELPERS = 3
-"""Who waits for a disk leaves its processor to others, and a disk likes to be asked for several things at once."""
+    from survived.act.sharing import SharedCopy
 
 
-def first_pass(copy: TreeCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None], rate: int = 0) -> Pass:
+def first_pass(
+    copy: SharedCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None], rate: int = 0
+) -> Pass:
     """
-    Run the first pass of `copy` with a child's help, or that of some; raises what any of them meets.
+    Run the first pass of `copy` with a child's help; raises what either of them meets.
 
-    `tick` is told what a child does, which keeps to `rate` bytes a second by itself (0: no limit).
+    `tick` is told what the child does, which keeps to `rate` bytes a second by itself (0: no limit).
     """
     branches = branches_of(source_fd)
-    many = _COLD_HELPERS if rate == 0 and is_cold(source_fd, branches) else 1
+    cold = rate == 0 and is_cold(source_fd, branches)
     if len(branches) < ENOUGH_BRANCHES or has_links(source_fd, branches):
         branches = []
     copy.prepare_root()
     queue = Queue(branches)
     kin_fd = copy.kin.folder_fd if copy.kin is not None else -1
-    words = [os.fsencode(source).hex(), *map(str, (rate, source_fd, copy_fd, kin_fd, *queue.fds, many + 1))]
     fds = tuple(fd for fd in (source_fd, copy_fd, kin_fd, *queue.fds) if fd >= 0)
-    helpers = [_Helper([*words, str(part)], fds, tick) for part in range(1, many + 1)]
+    words = [os.fsencode(source).hex(), *map(str, (rate, int(cold), source_fd, copy_fd, kin_fd, *queue.fds))]
+    helper = _Helper(words, fds, tick)
     try:
         if branches:
             own = copy.run_top(frozenset(branches))
             queue.open()
-            for branch in queue.take():
-                copy.run_branch(branch, own)
+            copy.run_branches(queue.take(), own, ahead=cold)
         else:
-            own = copy.run_share(0, many + 1)
-        for helper in helpers:
-            while helper.is_at_work(0.05):
-                tick(0, 0)  # raises if we are to stop
+            own = copy.run_share(0, 2, ahead=cold)
+        while helper.is_at_work(0.05):
+            tick(0, 0)  # raises if we are to stop
     finally:
-        for helper in helpers:
-            helper.end()
+        helper.end()
         queue.close()
-    signatures = array("Q")
-    for helper in helpers:
-        sums, theirs = helper.result(source)
-        own.add(sums)
-        signatures.extend(theirs)
+    sums, signatures = helper.result(source)
+    own.add(sums)
     return copy.complete(own, signatures)
 
 

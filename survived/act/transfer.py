@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from survived.act import branches, fs, pair
 from survived.act.comparing import same_content
-from survived.act.copying import TreeCopy
 from survived.act.locks import ToolLocks
 from survived.act.pace import chunk_for
 from survived.act.passes import TICK_NS, Pass
+from survived.act.sharing import SharedCopy
 from survived.act.writeback import Sync, WriteBack
 from survived.errors import Refused, SurvivedError
 from survived.model import Holder, Reason
@@ -64,7 +64,7 @@ def copy_settled(
     `Refused` (BUSY or UNSETTLED) when patience ends, after which the caller removes the copy; whatever the copy's
     filesystem says comes as OSError.
     """
-    copy = TreeCopy(source_fd, copy_fd, source, task.tick)
+    copy = SharedCopy(source_fd, copy_fd, source, task.tick)
     copy.content.chunk, copy.kin = chunk_for(care.rate), kin
     task.limit(care.rate)
     tool = ToolLocks(source, source_fd, lock, locks)

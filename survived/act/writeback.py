@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-_EVERY_SECONDS, _PATIENCE_SECONDS = 0.25, 5.0
+_EVERY_SECONDS, _PATIENCE_SECONDS = 0.15, 5.0
 _ASKED_SECONDS = 0.05
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from survived.act import branches, fs, pair
-from survived.act.copying import TreeCopy
+from survived.act.sharing import SharedCopy
 from survived.act.transfer import Care
 from survived.errors import Refused, Stopped
 from survived.model import Reason, Stage
@@ -50,6 +50,7 @@ def fill(source: Path, folders: int = 20, files: int = 40) -> None:
     os.utime(source / "d3", ns=(1, 2))
 
 
+@pytest.mark.usefixtures("cold")
 def test_what_two_copy_is_what_one_copies(rig: Rig) -> None:
     """Every file, link group, attribute, mode and time is there, and the way back gives the same."""
     fill(rig.source)
@@ -73,10 +74,17 @@ def test_together_they_copy_everything(tmp_path: Path) -> None:
         time.sleep(0.025)
         with fs.opened(str(source)) as source_fd, fs.opened(str(copy)) as copy_fd:
             waits = iter([0.5])  # in the middle of its own listing, until the other has begun
-            copier = TreeCopy(source_fd, copy_fd, str(source), lambda *_: time.sleep(next(waits, 0.0)))
+            copier = SharedCopy(source_fd, copy_fd, str(source), lambda *_: time.sleep(next(waits, 0.0)))
             found = pair.first_pass(copier, str(source), source_fd, copy_fd, lambda *_: None)
             assert len(found.signatures) == 5002
             assert copier.run_pass().copied == 0
+
+
+@pytest.fixture(params=[True, False], ids=["cold", "warm"])
+def cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have the kernel say that all has to be read from the disk, or nothing."""
+    monkeypatch.setattr(pair, "is_cold", lambda *_: request.param)
+    return bool(request.param)
 
 
 @pytest.fixture
@@ -84,16 +92,17 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Tell by which ways first passes were shared."""
     taken: list[str] = []
     for name in ("run_top", "run_share"):
-        real = getattr(TreeCopy, name)
+        real = getattr(SharedCopy, name)
 
-        def call(self: TreeCopy, *arguments: Any, name: str = name, real: Callable[..., Any] = real) -> Any:
+        def call(self: SharedCopy, *arguments: Any, name: str = name, real: Callable[..., Any] = real, **options: Any) -> Any:
             taken.append(name)
-            return real(self, *arguments)
+            return real(self, *arguments, **options)
 
-        monkeypatch.setattr(TreeCopy, name, call)
+        monkeypatch.setattr(SharedCopy, name, call)
     return taken
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_tree_without_hard_links_is_shared_by_branches(rig: Rig, modes: list[str]) -> None:
     """Each branch is one process's, with its own modes and times, and those of the folders above come last."""
     for number in range(60):
@@ -198,10 +207,10 @@ def test_the_second_dies_with_the_first(tmp_path: Path) -> None:
     script = (
         "import os, sys, time\n"
         "from survived.act import pair\n"
-        "from survived.act.copying import TreeCopy\n"
+        "from survived.act.sharing import SharedCopy\n"
         "s, c = (os.open(p, os.O_RDONLY) for p in sys.argv[1:])\n"
         "tick = lambda *_: time.sleep(0.05)\n"
-        "pair.first_pass(TreeCopy(s, c, sys.argv[1], tick), sys.argv[1], s, c, tick)\n"
+        "pair.first_pass(SharedCopy(s, c, sys.argv[1], tick), sys.argv[1], s, c, tick)\n"
     )
     root = str(Path(pair.__file__).parents[2])
     first = subprocess.Popen([sys.executable, "-c", script, source, copy], env={**os.environ, "PYTHONPATH": root})
