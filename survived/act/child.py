@@ -15,7 +15,6 @@ import time
 from survived.act import fs
 from survived.act.branches import take
 from survived.act.kin import Kin
-from survived.act.pace import Pace, chunk_for
 from survived.act.passes import Pass
 from survived.act.sharing import SharedCopy
 from survived.act.stillness import Stillness
@@ -29,11 +28,11 @@ def _say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def share(source: str, rate: int, cold: int, there: int, here: int, kin_fd: int, queue: int, names: int) -> None:
+def share(source: str, cold: int, there: int, here: int, kin_fd: int, queue: int, names: int) -> None:
     """
     Copy a share of a first pass from the open directory `there` to `here`, by a queue of branches or else by inode.
 
-    At `rate` bytes a second, 0 for no limit; `cold`: what comes next is read ahead.
+    `cold`: what comes next is read ahead.
 
     Says `did BYTES ENTRIES` now and then; at the end `found LENGTH` with the sums of its pass, and the signatures of what it
     copied in so many bytes; or what it met, `errno NUMBER` or `refused REASON MESSAGE_IN_HEX`.
@@ -41,7 +40,6 @@ def share(source: str, rate: int, cold: int, there: int, here: int, kin_fd: int,
     gc.disable()  # nothing here is part of a cycle, and it would look through every inode that has several names
     # Opened anew: a descriptor that was handed on has one place in its listing for all, and each would miss what others get.
     source_fd, copy_fd = (os.open(".", fs.DIRECTORY, dir_fd=fd) for fd in (there, here))
-    pace = Pace(rate, time.sleep) if rate > 0 else None
     done_bytes = done_entries = 0
     said_at = time.monotonic()
 
@@ -52,12 +50,9 @@ def share(source: str, rate: int, cold: int, there: int, here: int, kin_fd: int,
         if done_entries >= _REPORT_ENTRIES or time.monotonic() - said_at > _REPORT_SECONDS:
             _say("did", done_bytes, done_entries)
             said_at, done_bytes, done_entries = time.monotonic(), 0, 0
-        if pace is not None:
-            pace.spend(size, entries)
 
     try:
         copy = SharedCopy(source_fd, copy_fd, source, tick)
-        copy.content.chunk = chunk_for(rate)
         copy.kin = Kin(kin_fd, source_fd, copy_fd)
         if os.fstat(names).st_size:
             found = Pass()

@@ -28,23 +28,17 @@ if TYPE_CHECKING:
     from survived.act.sharing import SharedCopy
 
 
-def first_pass(
-    copy: SharedCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None], rate: int = 0
-) -> Pass:
-    """
-    Run the first pass of `copy` with a child's help; raises what either of them meets.
-
-    `tick` is told what the child does, which keeps to `rate` bytes a second by itself (0: no limit).
-    """
+def first_pass(copy: SharedCopy, source: str, source_fd: int, copy_fd: int, tick: Callable[[int, int], None]) -> Pass:
+    """Run the first pass of `copy` with a child's help; `tick` is told what it does. Raises what either of them meets."""
     branches = branches_of(source_fd)
-    cold = rate == 0 and is_cold(source_fd, branches)
+    cold = is_cold(source_fd, branches)
     if len(branches) < ENOUGH_BRANCHES or has_links(source_fd, branches):
         branches = []
     copy.prepare_root()
     queue = Queue(branches)
     kin_fd = copy.kin.folder_fd if copy.kin is not None else -1
     fds = tuple(fd for fd in (source_fd, copy_fd, kin_fd, *queue.fds) if fd >= 0)
-    words = [os.fsencode(source).hex(), *map(str, (rate, int(cold), source_fd, copy_fd, kin_fd, *queue.fds))]
+    words = [os.fsencode(source).hex(), *map(str, (int(cold), source_fd, copy_fd, kin_fd, *queue.fds))]
     helper = _Helper(words, fds, tick)
     try:
         if branches:

@@ -4,7 +4,6 @@ What a running operation tells the loop, and how the loop stops it: counters wri
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from survived.model import Progress, Verb
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
 
 COUNTED = ("copy", "verify")
 """The phases that have bytes, a rate and an end in sight; each begins at zero."""
@@ -50,16 +48,6 @@ class Task:
         self.rate = bytes_per_second
         self._pace = Pace(bytes_per_second, self.wait) if bytes_per_second > 0 else None
 
-    @contextlib.contextmanager
-    def sharing(self, parts: int) -> Iterator[int]:
-        """Take one of `parts` equal shares of the rate while others, who pace themselves, take the rest; yield a share."""
-        whole, share = self.rate, self.rate // parts
-        self.limit(share)
-        try:
-            yield share
-        finally:
-            self.limit(whole)
-
     def enter(self, phase: str) -> None:
         """Begin a phase; a counted one starts the clock of the rate."""
         if phase in COUNTED:
@@ -79,15 +67,11 @@ class Task:
 
     def tick(self, size: int, entries: int) -> None:
         """Count what was done, and wait if that was too fast; raises `Stopped`."""
-        self.count(size, entries)
-        if self._pace is not None and self.phase in COUNTED:
-            self._pace.spend(size, entries)
-
-    def count(self, size: int, entries: int) -> None:
-        """Count what somebody did who waits by himself; raises `Stopped`."""
         if self.phase in COUNTED:
             self.bytes_done += size
             self.files_done += entries
+            if self._pace is not None:
+                self._pace.spend(size, entries)
         if self.stop.is_set():
             self.check()
 

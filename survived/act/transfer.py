@@ -24,8 +24,6 @@ from survived.observe.holders import find_binds, find_holders
 from survived.units import print_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from survived.act.kin import Kin
     from survived.act.task import Task
     from survived.store.sums import SumsFile
@@ -71,9 +69,11 @@ def copy_settled(
     began_ns, holders = _look_before(source, source_fd, tool)
     task.enter("copy")
     is_large = syncs_beside = task.files_total >= branches.WORTH_FILES
-    if is_large and not any(holder.writes for holder in holders):
-        with task.sharing(2) as share, _writing_back(copy_fd, locks, care):
-            found = pair.first_pass(copy, source, source_fd, copy_fd, task.count, share)
+    # One process is fast enough for any rate that is meant to be kind, and leaves the other processors alone.
+    if is_large and care.rate == 0 and not any(holder.writes for holder in holders):
+        write_back = locks.enter_context(WriteBack(copy_fd))  # whoever closes `locks` waits for the last of it
+        found = pair.first_pass(copy, source, source_fd, copy_fd, task.tick)
+        write_back.stop()
     else:
         found = copy.run_pass(began_ns)
     task.enter("settle")
@@ -118,17 +118,6 @@ def copy_settled(
         missing = max(0.0, care.settle_seconds - quiet) if found.copied == 0 and not holders and locked else 0.2
         task.note = _waits_for(holders, care, locked=locked)
         task.wait(min(missing + 0.02, max(0.0, deadline - time.monotonic()), 5.0))
-
-
-@contextlib.contextmanager
-def _writing_back(copy_fd: int, locks: contextlib.ExitStack, care: Care) -> Iterator[None]:
-    """Have a copy go to its device while it is made, unless it keeps to a rate; whoever closes `locks` waits for the last of it."""
-    if care.rate > 0:
-        yield
-        return
-    write_back = locks.enter_context(WriteBack(copy_fd))
-    yield
-    write_back.stop()
 
 
 def _look_before(source: str, source_fd: int, tool: ToolLocks) -> tuple[int, tuple[Holder, ...]]:

@@ -119,9 +119,9 @@ def test_a_stop_ends_a_limited_removal() -> None:
         task.removed(1)
 
 
-@pytest.mark.parametrize("worth", [1 << 30, 0], ids=["one process", "two processes"])
+@pytest.mark.parametrize("worth", [1 << 30, 0], ids=["small", "large"])
 def test_a_move_keeps_to_its_rate(rig: Rig, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 MiB at 4 MiB/s take three quarters of a second at least, by one or two processes; verifying takes them again."""
+    """3 MiB at 4 MiB/s take three quarters of a second at least, and one process; verifying takes them again."""
     monkeypatch.setattr(branches, "WORTH_FILES", worth)
     for number in range(48):
         (rig.source / f"more{number}").write_bytes(os.urandom(MIB // 16))
