@@ -31,7 +31,8 @@ class SharedCopy(TreeCopy):
     def run_share(self, part: int, parts: int, *, ahead: bool = False) -> Pass:
         """Copy one share of the files, by inode, and make all directories."""
         self._inherits = False  # whoever shares has prepared the root
-        self._part, self._parts, self._later, self._listed, self._ahead = part, parts, True, {}, ahead
+        self._part, self._parts, self._later, self._ahead = part, parts, True, ahead
+        self._listed = {} if part == 0 else None  # for `complete`, which is the first one's
         found = self._run(Pass())
         self._part, self._parts, self._later, self._ahead = 0, 1, False, False
         return found

@@ -31,6 +31,20 @@ def test_one_pass_is_faithful(pair: Pair) -> None:
     assert found.files == 9
 
 
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
+def test_modes_are_kept_whatever_the_umask(pair: Pair, umask: int) -> None:
+    """What the umask takes from a file as it is made is given back, down to files that nobody may read or write."""
+    for mode in (0o000, 0o400, 0o444, 0o600, 0o644, 0o755, 0o777, 0o2755, 0o4711, 0o1666):
+        (pair.source / oct(mode)).write_text("x")
+        (pair.source / oct(mode)).chmod(mode)
+    before = os.umask(umask)
+    try:
+        pair.run()
+    finally:
+        os.umask(before)
+    assert snapshot(pair.copy) == snapshot(pair.source)
+
+
 def test_later_passes_find_nothing(pair: Pair) -> None:
     """A pass over a quiet tree that was copied finds nothing to mend and counts the same."""
     pair.source.rmdir()
