@@ -89,7 +89,7 @@ def test_writing_back_ends_with_its_block(folder_fd: int, monkeypatch: pytest.Mo
 
 def test_a_look_that_the_sync_outlasts_is_repeated(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changed behind a look while the disk was still busy is found by another, after a sync that nothing is beside."""
-    real, looks, late = TreeCopy.look, [], 0.5
+    real, looks, late = TreeCopy.look, [], 2.0
 
     def look(self: TreeCopy, *arguments: Any) -> Any:
         found = real(self, *arguments)
