@@ -12,6 +12,7 @@ import pytest
 
 from survived.act import branches, fs
 from survived.act.copying import TreeCopy
+from survived.act.transfer import Care
 from survived.act.writeback import Sync, WriteBack
 from survived.errors import Stopped, SurvivedError
 from survived.model import Stage
@@ -74,6 +75,9 @@ def test_who_waits_can_be_stopped(folder_fd: int, monkeypatch: pytest.MonkeyPatc
         Sync(folder_fd).wait(check)
     assert time.monotonic() - began < 10
     hangs.set()
+    for thread in threading.enumerate():
+        if thread.name == "survived-sync":
+            thread.join()
 
 
 def test_writing_back_ends_with_its_block(folder_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +109,7 @@ def test_a_look_that_the_sync_outlasts_is_repeated(rig: Rig, monkeypatch: pytest
 
     monkeypatch.setattr(TreeCopy, "look", look)
     monkeypatch.setattr(fs, "sync_filesystem", sync)
-    assert rig.relocate().stage is Stage.DONE
+    assert rig.relocate(care=Care(0.0, 60.0)).stage is Stage.DONE
     assert looks[:2] == [0, 1]
     assert (rig.source / "late").read_text() == "behind the look"
 
