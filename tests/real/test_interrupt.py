@@ -27,7 +27,7 @@ import os, signal, sys, time
 from survived.act.task import Task
 
 phase, number = sys.argv[1], int(sys.argv[2])
-real = {name: getattr(Task, name) for name in ("enter", "count", "walk")}
+real = {name: getattr(Task, name) for name in ("enter", "tick", "walk")}
 
 def interrupt(task):
     global phase
@@ -42,15 +42,15 @@ def enter(task, name):
     if name not in ("copy", "remove", "reconcile"):
         interrupt(task)
 
-def count(task, size, entries):
+def tick(task, size, entries):
     interrupt(task)
-    real["count"](task, size, entries)
+    real["tick"](task, size, entries)
 
 def walk(task, size, entries=0):
     interrupt(task)
     real["walk"](task, size, entries)
 
-Task.enter, Task.count, Task.walk = enter, count, walk
+Task.enter, Task.tick, Task.walk = enter, tick, walk
 from survived.ctl.main import main
 code = main(sys.argv[3:])
 sys.exit(code if phase == "" else 99)
