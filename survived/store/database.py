@@ -73,7 +73,9 @@ class Database:
             )
         if read_only:
             return
-        self.connection.execute("PRAGMA journal_mode=DELETE")
+        # Committed through the open file, not by a name: whoever swaps the folder would have another journal unlinked, and ours,
+        # left there, would take back what was committed.
+        self.connection.execute("PRAGMA journal_mode=TRUNCATE")
         self.connection.execute("PRAGMA synchronous=EXTRA")
         if version < VERSION:
             with self.transaction():

@@ -22,7 +22,6 @@ from survived.act import relocate as engine
 from survived.act import task as tasks
 from survived.act.ballast import Ballast
 from survived.act.transfer import Care
-from survived.errors import NeedsPerson, SurvivedError
 from survived.model import Mark, Operation, Relocation, TreeSize, Verb
 from survived.observe.disks import read_filesystem
 from survived.observe.tree import measure_tree
@@ -32,6 +31,7 @@ from survived.store.database import Database
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from survived.errors import NeedsPerson
 
 SWIFT = Care(settle_seconds=0.0, patience_seconds=1.0)
 ORDINARY = 12345
@@ -192,10 +192,7 @@ class Rig:
 
     def restore(self, *, care: Care = SWIFT, lock: tuple[str, ...] = (), **changes: Any) -> Operation:
         """Restore the source."""
-        recorded = [r for r in self.ends.journal.relocations() if r.source == str(self.source)]
-        if len(recorded) != 1:
-            raise SurvivedError(f"The journal knows {len(recorded)} relocations of '{self.source}'.")
-        item = recorded[0]
+        (item,) = [r for r in self.ends.journal.relocations() if r.source == str(self.source)]
         values: dict[str, Any] = {"size": _measured(item.target), "high": Mark(usage=0.99), "forced": False, "task": new_task()}
         return engine.restore(self.ends, item, lock=lock, care=care, **{**values, **changes})
 
